@@ -1,0 +1,128 @@
+"""From the command line to a checked configuration: --config=FILE[:ARG] --config.KEY=VALUE ..."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import traceback
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sml_jax import config as c
+from sml_jax import config_check
+from sml_jax.config import ConfigError, Key
+
+
+def split_argv(argv: list[str]) -> tuple[str, list[tuple[str, str]], list[str]]:
+  """(config file, [(dotted key, value as text)], the arguments that are not about the config).
+
+  Raises:
+    ConfigError: an argument about the config without a value.
+  """
+  file, overrides, rest = "", [], []
+  arguments = iter(argv)
+  for argument in arguments:
+    match = re.fullmatch(r"--?config((?:\.[^=]+)?)(?:=(.*))?", argument, re.DOTALL)
+    if not match:
+      rest.append(argument)
+      continue
+    key, value = match[1][1:], match[2]
+    if value is None:
+      value = next(arguments, None)
+      if value is None or value.startswith("--"):
+        raise ConfigError(f"{argument}: has no value; write {argument}=VALUE")
+    if key:
+      overrides.append((key, value))
+    else:
+      file = value
+  return file, overrides, rest
+
+
+def load(file: str, overrides: list[tuple[str, str]] = ()) -> ConfigDict:
+  """Runs `get_config()` of a file ("path.py", or "path.py:arg" to call it with arg), applies overrides, validates.
+
+  Raises:
+    ConfigError: in one line, whatever is wrong with the file, a key or a value.
+  """
+  tree = config_check.complete(config_check.plain(_get_config(file)))
+  for path, text in overrides:
+    _override(tree, path, text)
+  return config_check.validate(c.to_config(tree))
+
+
+def parse(path: str, key: Key, text: str) -> Any:
+  """The value that a text on the command line means for a key, by the key's type.
+
+  Raises:
+    ConfigError: the text is not of that type.
+  """
+  kind = type(key.default)
+  if kind is str:
+    return text
+  if kind is bool:
+    if text.lower() not in ("true", "false", "1", "0"):
+      raise ConfigError(f"{path}: expected bool, got {text!r}")
+    return text.lower() in ("true", "1")
+  try:
+    value = float(text) if kind is float else ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    # Unquoted names, as in --config.tasks.domains=math,code.
+    value = tuple(x for x in text.split(",") if x) if kind is tuple and key.item is str else text
+  if kind is tuple and type(value) is key.item:
+    value = (value,)
+  return config_check.coerce(path, key, value)
+
+
+def _override(tree: dict[str, Any], path: str, text: str) -> None:
+  node, names = tree, path.split(".")
+  for i, name in enumerate(names):
+    where = ".".join(names[:i])
+    if not isinstance(node, dict):
+      raise ConfigError(f"{path}: no such key; {where} is a value and not a table of keys")
+    if name not in node:
+      raise c.unknown_key(where, name, node)
+    parent, node = node, node[name]
+  if isinstance(node, dict):
+    raise ConfigError(f"{path}: is a table of keys; set one of them ({', '.join(node)})")
+  if names[-1] == "kind" and names[0] == "stages":
+    raise ConfigError(f"{path}: a stage's kind decides its keys; change it in the config file")
+  parent[names[-1]] = parse(path, c.find_key(path, config_check.kinds(tree)), text)
+
+
+def _get_config(file: str) -> ConfigDict:
+  path, _, argument = file.partition(":")
+  if not path:
+    raise ConfigError("no config file; write --config=configs/NAME.py")
+  spec = importlib.util.spec_from_file_location("sml_jax_user_config", path)
+  if spec is None or spec.loader is None:
+    raise ConfigError(f"--config={file}: expected a Python file (.py)")
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config(argument) if ":" in file else module.get_config()
+  except ConfigError as e:
+    raise ConfigError(f"{_place(e, path)}: {e}") from None
+  except FileNotFoundError as e:
+    if e.filename != path:
+      raise ConfigError(f"{_place(e, path)}: {e}") from e
+    raise ConfigError(f"--config={file}: there is no such file") from None
+  except Exception as e:
+    text = str(e).splitlines()[0].strip("\"") if str(e) else ""
+    raise ConfigError(f"{_place(e, path)}: {type(e).__name__}: {text}{_hint(e)}") from e
+  if not isinstance(config, ConfigDict):
+    raise ConfigError(f"{path}: get_config() must return a ConfigDict, got {type(config).__name__}")
+  return config
+
+
+def _place(error: BaseException, path: str) -> str:
+  """path:line of the innermost frame that is in the config file."""
+  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+  return f"{path}:{lines[-1]}" if lines else path
+
+
+def _hint(error: Exception) -> str:
+  # ConfigDict names the missing attribute alone: 'optimzer'.
+  name = re.fullmatch(r"\W*(\w+)\W*", str(error))
+  return f"; {c.nearest(name[1], c.KEYS)}" if isinstance(error, AttributeError) and name else ""

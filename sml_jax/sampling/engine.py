@@ -1,0 +1,178 @@
+"""The decode engine: rows in lock-step, caches kept across turns, nothing compiled again whatever the lengths.
+
+A row's cache holds exactly the tokens of its dialogue so far. A turn is `feed` (what the other side said, in chunks at an
+offset) and `sample` (until a stop id or the row's budget). Lengths, budgets, temperatures, keys and the rows that take part
+are arrays. B rows, C chunk, M most tokens of a turn, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sml_jax.models.transformer import Cache, Model, Params
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """What the engine remembers of B dialogues: caches, their lengths [B], and the last hidden state of each [B, D]."""
+
+  cache: Cache
+  lengths: jax.Array
+  last: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampled:
+  """One turn of B rows: tokens and log-probabilities [B, M] (host arrays), of which the first counts[b] are real."""
+
+  tokens: np.ndarray
+  logprobs: np.ndarray
+  counts: np.ndarray
+
+
+class Engine:
+  """Samples turns for a fixed number of rows.
+
+  Args:
+    model: the static half of the transformer.
+    rows: B; fewer dialogues leave rows idle, more are the caller's to split.
+    slots: most tokens of a dialogue.
+    max_turn: M, most tokens of a turn.
+    stop_ids: ids that end a turn; the stop id is kept as the turn's last token.
+    chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
+    view_step: attention looks at a multiple of so many slots, chosen by the turn's place and not by the neighbours' lengths.
+  """
+
+  def __init__(self, model: Model, *, rows: int, slots: int, max_turn: int, stop_ids: Sequence[int], chunk: int = 16, view_step: int = 64):
+    self.model, self.rows, self.max_turn, self.chunk, self.view_step = model, rows, max_turn, chunk, view_step
+    self.slots = -(-slots // view_step) * view_step
+    self._stop = jnp.asarray(stop_ids, jnp.int32)
+    self._unstack = jax.jit(model.unstacked)
+    self._feed = jax.jit(self._feed_chunk, static_argnames="view", donate_argnames="rows")
+    self._sample = jax.jit(self._sample_turn, static_argnames="view", donate_argnames="rows")
+    self._score = jax.jit(self._score_chunk, static_argnames="view")
+
+  def decode_params(self, params: Params) -> Params:
+    """The copy of the parameters that decoding reads: made once a rollout."""
+    return self._unstack(params)
+
+  def start(self) -> Rows:
+    """All rows empty."""
+    last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
+    # The slots past the end take what the last chunk computes beyond its real tokens.
+    return Rows(self.model.init_cache(self.rows, self.slots), jnp.zeros(self.rows, jnp.int32), last)
+
+  def view(self, most: int) -> int:
+    """Slots to attend over for dialogues of at most `most` tokens; the caller bounds them by the turn, not by the batch."""
+    return min(self.slots, -(-most // self.view_step) * self.view_step)
+
+  def feed(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> Rows:
+    """Appends tokens[b] to row b (none: the row is left alone).
+
+    Args:
+      params: of `decode_params`.
+      rows: consumed (donated).
+      tokens: B lists of ids.
+      view: slots to attend over, at least the length of any fed row afterwards.
+    """
+    most = max(len(t) for t in tokens)
+    padded = np.zeros((self.rows, -(-most // self.chunk) * self.chunk), np.int32)
+    counts = np.array([len(t) for t in tokens], np.int32)
+    for b, t in enumerate(tokens):
+      padded[b, : len(t)] = t
+    for start in range(0, padded.shape[1], self.chunk):
+      n = np.clip(counts - start, 0, self.chunk)
+      rows = self._feed(params, rows, padded[:, start : start + self.chunk], n, view=view)
+    return rows
+
+  def _feed_chunk(self, params: Params, rows: Rows, tokens: jax.Array, counts: jax.Array, *, view: int) -> Rows:
+    hidden, cache = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
+    newest = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]  # [B, D]
+    return Rows(cache, rows.lengths + counts, jnp.where((counts > 0)[:, None], newest, rows.last))
+
+  def sample(
+      self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray, temperatures: np.ndarray, view: int
+  ) -> tuple[Rows, Sampled]:
+    """One turn for the active rows.
+
+    Args:
+      params: of `decode_params`.
+      rows: consumed (donated); those that take part must end in the student's header.
+      keys: [B] typed keys; token i of a turn uses fold_in(key, i).
+      active: bool [B].
+      budgets: int [B], most tokens of this turn (at most M).
+      temperatures: f32 [B]; 0 is greedy (log-probabilities are then those at temperature 1).
+      view: slots to attend over, at least the length of any active row plus its budget.
+    """
+    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, np.minimum(budgets, self.max_turn), temperatures, view=view)
+    return rows, Sampled(*jax.device_get((tokens, logprobs, counts)))
+
+  def _sample_turn(self, params, rows, keys, active, budgets, temperatures, *, view):
+    b, m = self.rows, self.max_turn
+    greedy = temperatures <= 0
+    scale = jnp.where(greedy, 1.0, temperatures)[:, None]
+
+    def going(state):
+      i, _, _, _, alive, *_ = state
+      return (i < m) & alive.any()
+
+    def step(state):
+      i, rows, tokens, logprobs, alive, counts = state
+      logp = jax.nn.log_softmax(self.model.logits(params, rows.last) / scale)  # [B, V]
+      token = jnp.where(greedy, jnp.argmax(logp, -1), _draw(jax.vmap(jax.random.fold_in, (0, None))(keys, i), logp))
+      token = token.astype(jnp.int32)
+      chosen = jnp.take_along_axis(logp, token[:, None], 1)[:, 0]
+      tokens = tokens.at[:, i].set(jnp.where(alive, token, 0))
+      logprobs = logprobs.at[:, i].set(jnp.where(alive, chosen, 0.0))
+      counts = counts + alive
+      rows = self._feed_chunk(params, rows, token[:, None], alive.astype(jnp.int32), view=view)
+      alive = alive & ~(token[:, None] == self._stop).any(-1) & (counts < budgets)
+      return i + 1, rows, tokens, logprobs, alive, counts
+
+    start = (0, rows, jnp.zeros((b, m), jnp.int32), jnp.zeros((b, m)), active & (budgets > 0), jnp.zeros(b, jnp.int32))
+    _, rows, tokens, logprobs, _, counts = jax.lax.while_loop(going, step, start)
+    return rows, tokens, logprobs, counts
+
+  def rewind(self, rows: Rows, counts: np.ndarray) -> Rows:
+    """Forgets the last counts[b] tokens of each row; feed before sampling again."""
+    return dataclasses.replace(rows, lengths=rows.lengths - jnp.asarray(counts, jnp.int32))
+
+  def score(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> np.ndarray:
+    """Nats of tokens[b] (at most M of them) after row b, at temperature 1; the rows stay as they are. Returns f64 [B]."""
+    padded = np.zeros((self.rows, self.max_turn), np.int32)
+    for b, t in enumerate(tokens):
+      if len(t) > self.max_turn:
+        raise ValueError(f"a turn of {len(t)} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
+      padded[b, : len(t)] = t
+    logp = np.asarray(self._score(params, rows, padded, view=view), np.float64)
+    return np.array([-logp[b, : len(t)].sum() for b, t in enumerate(tokens)])
+
+  def _score_chunk(self, params, rows, tokens, *, view):
+    hidden, _ = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
+    before = jnp.concatenate([rows.last[:, None], hidden[:, :-1]], 1)
+    logp = jax.nn.log_softmax(self.model.logits(params, before))
+    return jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0]
+
+  def select(self, rows: Rows, index: np.ndarray) -> Rows:
+    """Row b of the result is row index[b]: the tries at one task share one reading of its text."""
+    return _select(rows, jnp.asarray(index, jnp.int32))
+
+
+@functools.partial(jax.jit, donate_argnums=())
+def _select(rows: Rows, index: jax.Array) -> Rows:
+  return jax.tree.map(lambda a: a[index], rows)
+
+
+def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:
+  """One id a row by inverse distribution function: one uniform number a row instead of one a vocabulary entry. [B], [B, V] -> [B]."""
+  u = jax.vmap(jax.random.uniform)(keys)
+  cumulative = jnp.cumsum(jnp.exp(logp), -1)
+  below = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(-1)
+  return jnp.minimum(below, logp.shape[-1] - 1)

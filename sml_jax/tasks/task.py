@@ -1,0 +1,52 @@
+"""A task: one problem, and what only the teacher may know about it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal, Mapping, Protocol
+
+Verdict = Literal["solved", "wrong", "no_attempt", "verifier_failed"]
+"""`verifier_failed` is never the same as `wrong`: such a dialogue is invalid and leaves the statistics."""
+
+Reveal = Literal["", "on_question", "every_turn"]
+"""How hidden shards come out: not sharded; a question reveals one; every teacher turn reveals one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One problem.
+
+  Attributes:
+    id: unique and stable; randomness, splits and pairing are keyed by it.
+    domain: the suite of verifiers and teachers it belongs to, such as "math" or "code".
+    text: the whole problem as the teacher states it at turn 1 (for a sharded task: shards[0]).
+    answer: the canonical student turn that solves it; scored by the answer NLL, never shown.
+    private: JSON-able knowledge of the teacher alone: the reference answer, or the tests.
+    shards: for an underspecified task the clauses, shards[0] stated at turn 1 and the rest hidden; else ().
+    reveal: how the hidden shards come out.
+  """
+
+  id: str
+  domain: str
+  text: str
+  answer: str
+  private: Mapping[str, Any]
+  shards: tuple[str, ...] = ()
+  reveal: Reveal = ""
+
+  @property
+  def hidden(self) -> int:
+    """Number of shards that turn 1 does not show."""
+    return max(0, len(self.shards) - 1)
+
+  @property
+  def turn_cap(self) -> int | None:
+    """Student turns an underspecified task allows: one for each hidden shard and two more; None if fully specified."""
+    return self.hidden + 2 if self.shards else None
+
+
+class Verifier(Protocol):
+  """Judges a whole batch of student turns, so that slow checks can run side by side."""
+
+  def __call__(self, tasks: list[Task], texts: list[str]) -> list[Verdict]:
+    ...
