@@ -94,7 +94,9 @@ KEYS: Table = {
     },
     "dialogue": {
         "turns": Key(4, "student turns before a dialogue ends unsolved", low=1),
-        "max_turn_tokens": Key(16, "longest student turn, tokens, end of turn included", low=1),
+        "max_turn_tokens": Key(12, "longest student turn, tokens, end of turn included", low=1),
+        "max_problem_tokens": Key(32, "longest problem, tokens, with all that stands before the first student turn", low=1),
+        "max_reply_tokens": Key(20, "longest teacher reply, tokens, with all that stands before the next student turn", low=3),
         "max_length": Key(0, "longest dialogue, tokens; 0 = model.max_length", low=0, inherit="model.max_length"),
         "temperature": Key(1.0, "of sampling in training", above=0),
         "feedback": Key("full", "what the teacher's reply is made from", choices=FEEDBACK),
@@ -102,8 +104,10 @@ KEYS: Table = {
                       choices=("on_question", "every_turn")),
     },
     "eval_every": Key(0, "steps between evaluations inside training; 0 = off", low=0, resume="free"),
+    "eval_suites": Key(("math",), "suites of the evaluation inside training"),
     "eval_tasks": Key(128, "tasks of each suite in an evaluation inside training", low=1, resume="free"),
     "checkpoint_every": Key(50, "steps between checkpoints; 0 = only at the end of a stage", low=0, resume="free"),
+    "engine_rows": Key(256, "dialogues that are sampled side by side", low=1),
     "keep_checkpoints": Key(2, "newest checkpoints kept in each stage", low=1, resume="free"),
     "log_every": Key(1, "steps between lines of metrics", low=1, resume="free"),
 }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any, Literal
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -81,3 +83,17 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
   return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def start() -> None:
+  """Joins the other processes of the job where there are any, and turns on the compilation cache. Call it before any other use of JAX."""
+  cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/sml_jax/compiled"))
+  jax.config.update("jax_compilation_cache_dir", cache)
+  if any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")):
+    jax.distributed.initialize()
+
+
+def wait_for_all(what: str) -> None:
+  """Returns when every process has come to this place."""
+  if jax.process_count() > 1:
+    multihost_utils.sync_global_devices(what)

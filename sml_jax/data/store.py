@@ -31,9 +31,14 @@ class DialogueWriter:
     self.folder = epath.Path(folder)
     self.folder.mkdir(parents=True, exist_ok=True)
 
+  @staticmethod
+  def name(step: int, process: int) -> str:
+    """The name of the object that holds one step's dialogues of one process."""
+    return f"step_{step:08d}.p{process}.jsonl.gz"
+
   def write(self, step: int, process: int, dialogues: Sequence[Dialogue]) -> epath.Path:
     """Writes (or replaces) one step's dialogues of one process and returns the object's path."""
-    path = self.folder / f"step_{step:08d}.p{process}.jsonl.gz"
+    path = self.folder / self.name(step, process)
     lines = "".join(d.to_json() + "\n" for d in dialogues)
     part = self.folder / f".{path.name}.part"
     part.write_bytes(gzip.compress(lines.encode(), compresslevel=1, mtime=0))
@@ -67,7 +72,8 @@ def read_dialogues(folder: epath.PathLike, steps: Container[int] | None = None) 
   for path, step, _ in _objects(folder):
     if steps is None or step in steps:
       for number, line in _lines(path):
-        yield _parse(line, f"{path}, line {number}")
+        fields = _fields(line, path, number)
+        yield Dialogue(turns=[Turn(**t) for t in fields.pop("turns", [])], **fields)
 
 
 def build_dataset(folder: epath.PathLike, out_dir: epath.PathLike) -> epath.Path:
@@ -154,7 +160,7 @@ class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     index = 0
     for path, _, _ in _objects(self._record):
       for number, line in _lines(path):
-        _parse(line, f"{path}, line {number}")
+        _fields(line, path, number)
         yield index, {"dialogue": line}
         index += 1
     if not index:
@@ -182,10 +188,10 @@ def _digest(folder: epath.Path) -> str:
   return digest.hexdigest()
 
 
-def _parse(line: str, where: str) -> Dialogue:
+def _fields(line: str, path: epath.Path, number: int) -> dict:
   try:
     fields = json.loads(line)
     check_fields(fields, Dialogue)
-    return Dialogue(turns=[Turn(**t) for t in fields.pop("turns", [])], **fields)
   except ValueError as e:
-    raise ValueError(f"{where}: {e}") from None
+    raise ValueError(f"{path}, line {number}: {e}") from None
+  return fields

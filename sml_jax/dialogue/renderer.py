@@ -7,17 +7,19 @@ answers to; what it samples after that (end of turn included) is kept as sampled
 from __future__ import annotations
 
 import functools
+import hashlib
 
 import sentencepiece
 from etils import epath
 
 from sml_jax.dialogue.record import Dialogue, Turn
+from sml_jax.errors import UserError
 
 SHIPPED = epath.resource_path("sml_jax") / "dialogue" / "microworld.model"
 TEACHER, STUDENT, END = "<teacher>", "<student>", "<end>"
 
 
-class TokenizerError(ValueError):
+class TokenizerError(UserError):
   """The tokenizer file is missing, unreadable, or lacks a piece that the renderer needs."""
 
 
@@ -28,17 +30,20 @@ class Renderer:
     vocab_size: number of pieces.
     stop_ids: ids that end a student turn.
     pad_id: id of padding, never trained and never attended to.
+    file: the model file.
+    fingerprint: of the file; checkpoints keep it, since ids mean nothing without it.
   """
 
   def __init__(self, path: str = ""):
     """Raises TokenizerError naming the file."""
-    file = epath.Path(path) if path else SHIPPED
+    self.file = file = epath.Path(path) if path else SHIPPED
     if not file.exists():
       raise TokenizerError(f"tokenizer {file}: no such file")
     try:
       self._pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
     except RuntimeError as e:
       raise TokenizerError(f"tokenizer {file}: not a SentencePiece model ({str(e).splitlines()[0]})") from None
+    self.fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
     ids = {}
     for piece in (TEACHER, STUDENT, END):
       ids[piece] = self._pieces.piece_to_id(piece)

@@ -43,7 +43,7 @@ def runs(pieces: list[str], weights: np.ndarray) -> list[tuple[str, bool, bool]]
 
 
 def dialogue_card(
-  arm: str, dialogue: Dialogue, tokens_to_pieces: Pieces, *, row: TokenRow | None = None, open_: bool = False
+    arm: str, dialogue: Dialogue, tokens_to_pieces: Pieces, *, row: TokenRow | None = None, open_: bool = False
 ) -> str:
   """One collapsible card. `row` is what the trainer would eat; by default the usual token row."""
   weights = turn_weights(dialogue, token_row(dialogue) if row is None else row)
@@ -56,10 +56,10 @@ def dialogue_card(
   meta = f"{escape(dialogue.domain)} · teacher: {escape(words(dialogue.feedback))} · {escape(dialogue.task_id)}"
   reward = "" if dialogue.reward is None else f" · reward {dialogue.reward:.3g}"
   return (
-    f'<details class="card" data-arm="{escape(arm)}" data-outcome="{outcome}" data-domain="{escape(dialogue.domain)}"'
-    f"{' open' if open_ else ''}><summary>{chip(escape(end), colour)}<b>{escape(arm)}</b> "
-    f'<span class="problem">{escape(problem)}</span></summary>'
-    f'<div class="talk">{turns}</div><p class="meta">{meta}{reward} · ended: {escape(end)}</p></details>'
+      f'<details class="card" data-arm="{escape(arm)}" data-outcome="{outcome}" data-domain="{escape(dialogue.domain)}"'
+      f"{' open' if open_ else ''}><summary>{chip(escape(end), colour)}<b>{escape(arm)}</b> "
+      f'<span class="problem">{escape(problem)}</span></summary>'
+      f'<div class="talk">{turns}</div><p class="meta">{meta}{reward} · ended: {escape(end)}</p></details>'
   )
 
 
@@ -88,7 +88,7 @@ def _turn(turn: Turn, weights: np.ndarray, tokens_to_pieces: Pieces) -> str:
       chips += chip("injected question", "warn")
     if turn.answer_nll is not None:
       chips += (
-        f'<span class="nll" title="nats of the right answer in this place">answer NLL {turn.answer_nll:.2f}</span>'
+          f'<span class="nll" title="nats of the right answer in this place">answer NLL {turn.answer_nll:.2f}</span>'
       )
   who = f'<span class="who">{turn.role}</span>'
   return f'<div class="turn {turn.role}">{who}<div class="bubble">{body}</div><span>{chips}</span></div>'

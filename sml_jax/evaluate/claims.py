@@ -25,14 +25,14 @@ class Claim:
 
 
 CLAIMS = (
-  Claim("a", "multi-turn RL beats single-turn RL on maths", "mt_rl-st_rl", "math", 4, 0.10),
-  Claim("a", "multi-turn RL beats single-turn RL on maths", "mt_rl-st_rl", "math", 10, 0.10),
-  Claim("b", "multi-turn RL beats the SFT student", "mt_rl-mt_sft", "math", 4, 0.05),
-  Claim("c", "a dialogue beats four independent tries of the same student", "mt_rl-resampling", "math", 4, 0.05),
-  Claim("c", "beside it: against four tries of the base student", "mt_rl-base_resampling", "math", 4, None),
-  Claim("c", "beside it: against four tries of the SFT student", "mt_rl-mt_sft_resampling", "math", 4, None),
-  Claim("d", "real feedback beats a teacher that only says try again", "mt_rl:full-try_again", "math", 4, 0.08),
-  Claim("e", "the gain carries over to code, which RL never saw", "mt_rl-st_rl", "code", 10, 0.08),
+    Claim("a", "multi-turn RL beats single-turn RL on maths", "mt_rl-st_rl", "math", 4, 0.10),
+    Claim("a", "multi-turn RL beats single-turn RL on maths", "mt_rl-st_rl", "math", 10, 0.10),
+    Claim("b", "multi-turn RL beats the SFT student", "mt_rl-mt_sft", "math", 4, 0.05),
+    Claim("c", "a dialogue beats four independent tries of the same student", "mt_rl-resampling", "math", 4, 0.05),
+    Claim("c", "beside it: against four tries of the base student", "mt_rl-base_resampling", "math", 4, None),
+    Claim("c", "beside it: against four tries of the SFT student", "mt_rl-mt_sft_resampling", "math", 4, None),
+    Claim("d", "real feedback beats a teacher that only says try again", "mt_rl:full-try_again", "math", 4, 0.08),
+    Claim("e", "the gain carries over to code, which RL never saw", "mt_rl-st_rl", "code", 10, 0.08),
 )
 
 
@@ -65,8 +65,8 @@ def notes(summary: Summary) -> list[str]:
   lost = [f"{suite} {points(*cell)} at turn {turn}" for suite, turn, cell in _lost_ground(summary)]
   if lost:
     out.append(
-      f"st_rl lost ground to mt_sft, from which it started: {'; '.join(lost)}. "
-      "That part of mt_rl − st_rl is its loss and not a gain of mt_rl."
+        f"st_rl lost ground to mt_sft: {'; '.join(lost)}. "
+        "That part of mt_rl − st_rl is its loss and not a gain of mt_rl."
     )
   for other, who in (("base", "the base student"), ("mt_sft", "the SFT student")):
     level = []
@@ -111,8 +111,8 @@ def _learning(summary: Summary, by_key: Mapping) -> str:
   if not curve or not ab:
     return "Nothing can be said about held-out maths: the arms to compare with were not evaluated."
   return (
-    f"On held-out maths the student trained by multi-turn RL solves {curve[3]:.1%} of the tasks by turn 4 and "
-    f"{curve[-1]:.1%} by turn {len(curve)}: {', and '.join(parts)} ({_verdict(ab)})."
+      f"On held-out maths the student trained by multi-turn RL solves {curve[3]:.1%} of the tasks by turn 4 and "
+      f"{curve[-1]:.1%} by turn {len(curve)}: {', and '.join(parts)} ({_verdict(ab)})."
   )
 
 

@@ -18,59 +18,59 @@ INK, FAINT = "#1f2329", "#d9dde3"
 DASHED = (0, (4, 2))
 
 ARM_COLOURS = {  # Okabe and Ito's palette, which colour-blind readers can tell apart
-  "base": "#7a7f87",
-  "mt_sft": "#e69f00",
-  "st_rl": "#0072b2",
-  "mt_rl": "#d55e00",
-  "st_sft": "#56b4e9",
-  "q_sft": "#cc79a7",
-  "q_mt_rl": "#009e73",
+    "base": "#7a7f87",
+    "mt_sft": "#e69f00",
+    "st_rl": "#0072b2",
+    "mt_rl": "#d55e00",
+    "st_sft": "#56b4e9",
+    "q_sft": "#cc79a7",
+    "q_mt_rl": "#009e73",
 }
 SPARE_COLOURS = ("#8c564b", "#6a51a3", "#b5a900", "#17a2b8", "#3d3d3d")
 
 SUITE_TITLES = {
-  "math": "maths",
-  "code": "code",
-  "math_sharded": "maths, underspecified",
-  "code_sharded": "code, underspecified",
-  "math_try_again": "maths, teacher only says try again",
+    "math": "maths",
+    "code": "code",
+    "math_sharded": "maths, underspecified",
+    "code_sharded": "code, underspecified",
+    "math_try_again": "maths, teacher only says try again",
 }
 
 LEARNING_PANELS = (
-  ("success", "dialogues solved"),
-  ("reward", "reward a dialogue"),
-  ("loss", "loss, nats a token"),
-  ("degenerate", "groups without a signal"),
-  ("repeat_rate", "attempts repeated after a wrong one"),
-  ("entropy", "entropy, nats a token"),
+    ("success", "dialogues solved"),
+    ("reward", "reward a dialogue"),
+    ("loss", "loss, nats a token"),
+    ("degenerate", "groups without a signal"),
+    ("repeat_rate", "attempts repeated after a wrong one"),
+    ("entropy", "entropy, nats a token"),
 )
 """(metric, title): drawn if any row has the metric. The loss is drawn for supervised stages alone."""
 
 STYLE = {
-  "font.size": 10,
-  "font.family": "DejaVu Sans",
-  "axes.spines.top": False,
-  "axes.spines.right": False,
-  "axes.edgecolor": FAINT,
-  "axes.labelcolor": INK,
-  "axes.titlesize": 11,
-  "axes.titlelocation": "left",
-  "axes.titlecolor": INK,
-  "axes.grid": True,
-  "axes.axisbelow": True,
-  "grid.color": FAINT,
-  "grid.linewidth": 0.7,
-  "xtick.color": FAINT,
-  "ytick.color": FAINT,
-  "xtick.labelcolor": INK,
-  "ytick.labelcolor": INK,
-  "text.color": INK,
-  "lines.linewidth": 2.0,
-  "lines.solid_capstyle": "round",
-  "legend.frameon": False,
-  "svg.fonttype": "none",
-  "svg.hashsalt": "sml_jax",
-  "figure.facecolor": "white",
+    "font.size": 10,
+    "font.family": "DejaVu Sans",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titlecolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.7,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "lines.linewidth": 2.0,
+    "lines.solid_capstyle": "round",
+    "legend.frameon": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "sml_jax",
+    "figure.facecolor": "white",
 }
 
 
@@ -113,9 +113,9 @@ def success_figure(summary: Mapping[str, Any], suites: Sequence[str] | None = No
         ax.set_ylabel("tasks solved so far")
     handles = [Line2D([], [], color=colours[arm], marker="o", markersize=4, label=arm) for arm in arms]
     handles.append(
-      Line2D(
-        [], [], color=INK, linestyle=DASHED, linewidth=1.2, label="its independent tries without a teacher, pass@t"
-      )
+        Line2D(
+            [], [], color=INK, linestyle=DASHED, linewidth=1.2, label="its independent tries without a teacher, pass@t"
+        )
     )
     _legend(fig, handles)
   return fig
@@ -125,9 +125,9 @@ def nll_figure(summary: Mapping[str, Any], suites: Sequence[str] | None = None) 
   """Answer NLL after each teacher turn: solid over open dialogues, dotted over the never solved. None if unmeasured."""
   arms = summary["arms"]
   measured = [
-    s
-    for s in dict.fromkeys(s for arm in arms.values() for s in arm["eval"])
-    if any(v is not None for arm in arms.values() for v in arm["eval"].get(s, {}).get("answer_nll_by_turn", []))
+      s
+      for s in dict.fromkeys(s for arm in arms.values() for s in arm["eval"])
+      if any(v is not None for arm in arms.values() for v in arm["eval"].get(s, {}).get("answer_nll_by_turn", []))
   ]
   suites = [s for s in (suites or measured) if s in measured]
   if not suites:
@@ -154,7 +154,7 @@ def nll_figure(summary: Mapping[str, Any], suites: Sequence[str] | None = None) 
 
 
 def learning_figure(
-  metrics: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str]] = LEARNING_PANELS
+    metrics: Sequence[Mapping[str, Any]], panels: Sequence[tuple[str, str]] = LEARNING_PANELS
 ) -> Figure:
   """Learning curves from rows with "step", "stage" and numbers: a panel a metric, a line a stage, noise drawn faint."""
   stages = list(dict.fromkeys(row["stage"] for row in metrics))

@@ -88,7 +88,7 @@ def resampling_curve(solved_counts: np.ndarray, tries: int = TRIES, turns: int =
 
 
 def dialogue_metrics(
-  dialogues: list[Dialogue], *, turns: int = TURNS, draws: int = DRAWS, seed: int = 0
+    dialogues: list[Dialogue], *, turns: int = TURNS, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Any]:
   """All that one suite's dialogues say, under the names of summary.json.
 
@@ -111,28 +111,28 @@ def dialogue_metrics(
   n = len(dialogues)
 
   pooled = {
-    "premature_attempt_rate": _counts(premature_counts, dialogues),
-    "clarification_rate": _counts(question_counts, dialogues),
-    "repeat_rate": _counts(repeat_counts, dialogues),
+      "premature_attempt_rate": _counts(premature_counts, dialogues),
+      "clarification_rate": _counts(question_counts, dialogues),
+      "repeat_rate": _counts(repeat_counts, dialogues),
   }
   rates = {name: float(c[:, 0].sum() / c[:, 1].sum()) if c[:, 1].sum() else 0.0 for name, c in pooled.items()}
   if not pooled["premature_attempt_rate"][:, 1].sum():
     rates["premature_attempt_rate"] = None
   return {
-    "n_tasks": n,
-    "success_by_turn": listed(_mean(success)),
-    "ci95": intervals(*bootstrap_ci(success, **boot)),
-    **rates,
-    "questions_per_dialogue": float(pooled["clarification_rate"][:, 0].mean()) if n else 0.0,
-    "rates_ci95": {name: intervals(*bootstrap_ratio_ci(c[:, 0], c[:, 1], **boot)) for name, c in pooled.items()},
-    "attempts_after_wrong": int(pooled["repeat_rate"][:, 1].sum()),
-    "answer_nll_by_turn": listed(_mean(nll)),
-    "answer_nll_n": (~np.isnan(nll)).sum(0).tolist(),
-    "answer_nll_unsolved_by_turn": listed(_mean(nll[unsolved])),
-    "answer_nll_unsolved_n": (~np.isnan(nll[unsolved])).sum(0).tolist(),
-    "end_reasons": {end: ends[end] for end in typing.get_args(End) if ends[end]},
-    "truncated_rate": float(np.mean([is_truncated(d) for d in dialogues])) if n else 0.0,
-    "invalid_rate": float(np.mean(~valid)) if n else 0.0,
+      "n_tasks": n,
+      "success_by_turn": listed(_mean(success)),
+      "ci95": intervals(*bootstrap_ci(success, **boot)),
+      **rates,
+      "questions_per_dialogue": float(pooled["clarification_rate"][:, 0].mean()) if n else 0.0,
+      "rates_ci95": {name: intervals(*bootstrap_ratio_ci(c[:, 0], c[:, 1], **boot)) for name, c in pooled.items()},
+      "attempts_after_wrong": int(pooled["repeat_rate"][:, 1].sum()),
+      "answer_nll_by_turn": listed(_mean(nll)),
+      "answer_nll_n": (~np.isnan(nll)).sum(0).tolist(),
+      "answer_nll_unsolved_by_turn": listed(_mean(nll[unsolved])),
+      "answer_nll_unsolved_n": (~np.isnan(nll[unsolved])).sum(0).tolist(),
+      "end_reasons": {end: ends[end] for end in typing.get_args(End) if ends[end]},
+      "truncated_rate": float(np.mean([is_truncated(d) for d in dialogues])) if n else 0.0,
+      "invalid_rate": float(np.mean(~valid)) if n else 0.0,
   }
 
 

@@ -43,13 +43,13 @@ class Progress:
   def __enter__(self) -> Progress:
     if self.enabled and self.console.is_terminal:
       self._live = RichProgress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[line]}"),
-        console=self.console,
-        auto_refresh=False,  # drawn by `update` alone: no thread beside the training loop
+          TextColumn("[bold]{task.description}"),
+          BarColumn(bar_width=24),
+          MofNCompleteColumn(),
+          TaskProgressColumn(),
+          TextColumn("{task.fields[line]}"),
+          console=self.console,
+          auto_refresh=False,  # drawn by `update` alone: no thread beside the training loop
       )
       self._live.start()
     return self
@@ -69,14 +69,14 @@ class Progress:
       self.log(f"{name}: {total} steps" + (f", going on after step {start}" if start else ""))
 
   def update(
-    self,
-    step: int,
-    *,
-    success: float | None = None,
-    loss: float | None = None,
-    tokens_per_second: float | None = None,
-    mfu: float | None = None,
-    note: str = "",
+      self,
+      step: int,
+      *,
+      success: float | None = None,
+      loss: float | None = None,
+      tokens_per_second: float | None = None,
+      mfu: float | None = None,
+      note: str = "",
   ) -> None:
     """Shows step `step` (from 1). `mfu` is a share of peak FLOP/s, None where the peak is unknown."""
     if not self.enabled:
@@ -102,12 +102,12 @@ class Progress:
 
 
 def status_line(
-  success: float | None,
-  loss: float | None,
-  tokens_per_second: float | None,
-  mfu: float | None,
-  seconds_left: float | None,
-  note: str = "",
+    success: float | None,
+    loss: float | None,
+    tokens_per_second: float | None,
+    mfu: float | None,
+    seconds_left: float | None,
+    note: str = "",
 ) -> str:
   """One line of numbers; what is None is left out."""
   parts = []
@@ -183,7 +183,7 @@ def final_table(summary: Mapping[str, Any], console: Console | None = None) -> T
     verdict = {True: "[green]met[/]", False: "[red]not met[/]", None: ""}[c["met"]]
     demanded = "" if c["demanded"] is None else f"{c['demanded']:+.2f}"
     claims.add_row(
-      c["claim"], c["pair"], c["suite"], str(c["turn"]), demanded, f"{c['measured']:+.3f} ({lo} to {hi})", verdict
+        c["claim"], c["pair"], c["suite"], str(c["turn"]), demanded, f"{c['measured']:+.3f} ({lo} to {hi})", verdict
     )
   if claims.row_count:
     console.print(claims)

@@ -23,7 +23,7 @@ def _draw_counts(n: int, draws: int, seed: int) -> np.ndarray:
 
 
 def bootstrap_ratio_ci(
-  numer: np.ndarray, denom: np.ndarray, *, draws: int = DRAWS, seed: int = 0
+    numer: np.ndarray, denom: np.ndarray, *, draws: int = DRAWS, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
   """95% percentile bootstrap interval, over tasks, of a pooled ratio sum(numer) / sum(denom).
 
@@ -66,13 +66,13 @@ def bootstrap_ci(values: np.ndarray, *, draws: int = DRAWS, seed: int = 0) -> tu
 
 
 def paired_difference(
-  a: np.ndarray,
-  b: np.ndarray,
-  valid_a: np.ndarray | None = None,
-  valid_b: np.ndarray | None = None,
-  *,
-  draws: int = DRAWS,
-  seed: int = 0,
+    a: np.ndarray,
+    b: np.ndarray,
+    valid_a: np.ndarray | None = None,
+    valid_b: np.ndarray | None = None,
+    *,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, list]:
   """b minus a on the same tasks, with a bootstrap interval of the difference itself.
 
@@ -97,10 +97,10 @@ def paired_difference(
   lo, hi = bootstrap_ci(difference, draws=draws, seed=seed)
   nothing = np.full(a.shape[1:], np.nan)
   return {
-    "difference_by_turn": (difference.mean(0) if keep.any() else nothing).tolist(),
-    "ci95": np.stack([lo, hi], -1).tolist(),
-    "n_tasks": int(keep.sum()),
-    "discordant_by_turn": ((difference != 0).mean(0) if keep.any() else nothing).tolist(),
+      "difference_by_turn": (difference.mean(0) if keep.any() else nothing).tolist(),
+      "ci95": np.stack([lo, hi], -1).tolist(),
+      "n_tasks": int(keep.sum()),
+      "discordant_by_turn": ((difference != 0).mean(0) if keep.any() else nothing).tolist(),
   }
 
 
@@ -151,6 +151,6 @@ def detectable_line(n: int) -> str:
   """The planning line of a report: what n tasks can and cannot tell apart."""
   points = " / ".join(f"{100 * minimum_detectable_difference(n, d):.1f}" for d in (0.1, 0.2, 0.3))
   return (
-    f"{n} tasks find a paired difference of {points} points with 80% power "
-    "when 10 / 20 / 30% of the tasks come out differently."
+      f"{n} tasks find a paired difference of {points} points with 80% power "
+      "when 10 / 20 / 30% of the tasks come out differently."
   )

@@ -12,14 +12,14 @@ import numpy as np
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.evaluate.claims import claims, notes
 from sml_jax.evaluate.metrics import (
-  TRIES,
-  TURNS,
-  dialogue_metrics,
-  intervals,
-  listed,
-  resampling_by_task,
-  resampling_curve,
-  success_by_task,
+    TRIES,
+    TURNS,
+    dialogue_metrics,
+    intervals,
+    listed,
+    resampling_by_task,
+    resampling_curve,
+    success_by_task,
 )
 from sml_jax.evaluate.statistics import DRAWS, bootstrap_ci, detectable_line, paired_difference
 
@@ -39,12 +39,14 @@ class SuiteResult:
     solved_counts: [n] right ones among the independent first-turn tries of each task; None on underspecified suites.
     greedy: one dialogue a task at temperature 0, or None.
     feedback: the feedback arm.
+    full: underspecified suites: one turn a task with everything stated at once, or None.
   """
 
   dialogues: list[Dialogue]
   solved_counts: np.ndarray | None = None
   greedy: list[Dialogue] | None = None
   feedback: str = "full"
+  full: list[Dialogue] | None = None
 
 
 Results = Mapping[str, Mapping[str, SuiteResult]]
@@ -52,7 +54,7 @@ Results = Mapping[str, Mapping[str, SuiteResult]]
 
 
 def suite_summary(
-  result: SuiteResult, *, turns: int = TURNS, tries: int = TRIES, draws: int = DRAWS, seed: int = 0
+    result: SuiteResult, *, turns: int = TURNS, tries: int = TRIES, draws: int = DRAWS, seed: int = 0
 ) -> dict[str, Any]:
   """One entry of arms/ARM/eval."""
   boot = {"draws": draws, "seed": seed}
@@ -65,29 +67,32 @@ def suite_summary(
   if result.greedy is not None:
     greedy = dialogue_metrics(result.greedy, turns=turns, **boot)
     out["greedy"] = {key: greedy[key] for key in ("success_by_turn", "ci95", "repeat_rate", "invalid_rate")}
+  if result.full is not None:
+    score, valid = success_by_task(result.full, 1)
+    out["success_full"] = float(score[valid, 0].mean()) if valid.any() else None
   return out
 
 
 def arm_summary(
-  suites: Mapping[str, SuiteResult], *, checkpoint: str = "", sampled_student_tokens: int = 0, **options
+    suites: Mapping[str, SuiteResult], *, checkpoint: str = "", sampled_student_tokens: int = 0, **options
 ) -> dict[str, Any]:
   """One entry of "arms"; `options` as in `suite_summary`."""
   return {
-    "checkpoint": checkpoint,
-    "eval": {name: suite_summary(result, **options) for name, result in suites.items()},
-    "sampled_student_tokens": int(sampled_student_tokens),
+      "checkpoint": checkpoint,
+      "eval": {name: suite_summary(result, **options) for name, result in suites.items()},
+      "sampled_student_tokens": int(sampled_student_tokens),
   }
 
 
 def paired_summary(
-  results: Results,
-  comparisons: Sequence[tuple[str, str]] = COMPARISONS,
-  resampling: Sequence[tuple[str, str]] = RESAMPLING,
-  *,
-  turns: int = TURNS,
-  tries: int = TRIES,
-  draws: int = DRAWS,
-  seed: int = 0,
+    results: Results,
+    comparisons: Sequence[tuple[str, str]] = COMPARISONS,
+    resampling: Sequence[tuple[str, str]] = RESAMPLING,
+    *,
+    turns: int = TURNS,
+    tries: int = TRIES,
+    draws: int = DRAWS,
+    seed: int = 0,
 ) -> dict[str, dict[str, Any]]:
   """All paired comparisons, each on every suite that both sides have.
 
@@ -137,15 +142,15 @@ def paired_summary(
 
 
 def build_summary(
-  results: Results,
-  *,
-  config: Mapping[str, Any] | None = None,
-  seconds: Mapping[str, float] | None = None,
-  checkpoints: Mapping[str, str] | None = None,
-  sampled_student_tokens: Mapping[str, int] | None = None,
-  comparisons: Sequence[tuple[str, str]] = COMPARISONS,
-  resampling: Sequence[tuple[str, str]] = RESAMPLING,
-  **options,
+    results: Results,
+    *,
+    config: Mapping[str, Any] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    checkpoints: Mapping[str, str] | None = None,
+    sampled_student_tokens: Mapping[str, int] | None = None,
+    comparisons: Sequence[tuple[str, str]] = COMPARISONS,
+    resampling: Sequence[tuple[str, str]] = RESAMPLING,
+    **options,
 ) -> dict[str, Any]:
   """The whole of summary.json, ready for `json.dumps`: plain numbers of six decimals, None for what is undefined.
 
@@ -158,17 +163,17 @@ def build_summary(
   """
   checkpoints, tokens = checkpoints or {}, sampled_student_tokens or {}
   summary = rounded(
-    {
-      "config": dict(config or {}),
-      "seconds": dict(seconds or {}),
-      "arms": {
-        arm: arm_summary(
-          suites, checkpoint=checkpoints.get(arm, ""), sampled_student_tokens=tokens.get(arm, 0), **options
-        )
-        for arm, suites in results.items()
-      },
-      "paired": paired_summary(results, comparisons, resampling, **options),
-    }
+      {
+          "config": dict(config or {}),
+          "seconds": dict(seconds or {}),
+          "arms": {
+              arm: arm_summary(
+                  suites, checkpoint=checkpoints.get(arm, ""), sampled_student_tokens=tokens.get(arm, 0), **options
+              )
+              for arm, suites in results.items()
+          },
+          "paired": paired_summary(results, comparisons, resampling, **options),
+      }
   )
   summary["claims"] = claims(summary)
   summary["notes"] = notes(summary)

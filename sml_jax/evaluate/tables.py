@@ -23,14 +23,14 @@ def claims_table(summary: Summary) -> str:
     where = f"{escape(c['pair'])} on {escape(c['suite'])}, turn {c['turn']}"
     demanded = "" if c["demanded"] is None else f"{c['demanded']:+.2f}"
     rows.append(
-      f'<tr{"" if c["demanded"] is not None else " class=beside"}><td class="l">{escape(c["claim"])}</td>'
-      f'<td class="l w">{escape(c["text"])}<small>{where}</small></td><td>{demanded}</td>'
-      f"<td>{_signed(c['measured'], c['ci95'])}</td><td>{_forest(c, edge)}</td><td>{verdict}</td></tr>"
+        f'<tr{"" if c["demanded"] is not None else " class=beside"}><td class="l">{escape(c["claim"])}</td>'
+        f'<td class="l w">{escape(c["text"])}<small>{where}</small></td><td>{demanded}</td>'
+        f"<td>{_signed(c['measured'], c['ci95'])}</td><td>{_forest(c, edge)}</td><td>{verdict}</td></tr>"
     )
   return (
-    "<p class='why'>A claim is met if the measured difference is at least the demanded one and its "
-    "interval is above 0.</p><div class='scroll'><table><thead><tr><th class='l'></th><th class='l'>claim</th>"
-    f"<th>demanded</th><th>measured</th><th></th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+      "<p class='why'>A claim is met if the measured difference is at least the demanded one and its "
+      "interval is above 0.</p><div class='scroll'><table><thead><tr><th class='l'></th><th class='l'>claim</th>"
+      f"<th>demanded</th><th>measured</th><th></th><th></th></tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
   )
 
 

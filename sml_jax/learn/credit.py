@@ -125,6 +125,22 @@ def group_advantages(
   return out
 
 
+def reward_advantages(rewards: Sequence[float], n_turns: Sequence[int], valid: Sequence[bool], *, adv_norm: str) -> list[np.ndarray]:
+  """Trajectory credit for rewards of one's own; equal rewards of a group must be equal floats to count as such.
+
+  Arguments, result and errors as `group_advantages`.
+  """
+  if adv_norm not in ADV_NORMS:
+    raise ValueError(f"unknown adv_norm {adv_norm!r}: one of {', '.join(ADV_NORMS)}")
+  out = [np.zeros(turns, np.float64) for turns in n_turns]
+  members = [i for i, ok in enumerate(valid) if ok]
+  r = np.asarray(rewards, np.float64)[members]
+  if len(members) > 1 and np.any(r != r[0]):
+    for i, advantage in zip(members, _normalise(r, adv_norm), strict=True):
+      out[i][:] = advantage
+  return out
+
+
 def _normalise(r: np.ndarray, adv_norm: str) -> np.ndarray:
   """Advantages [G] of rewards [G] that are not all equal (no epsilon is needed: the std is not 0)."""
   centred = r - r.mean()

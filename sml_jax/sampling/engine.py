@@ -14,7 +14,9 @@ from typing import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
+from sml_jax import parallel
 from sml_jax.models.transformer import Cache, Model, Params
 
 
@@ -46,15 +48,21 @@ class Engine:
     slots: most tokens of a dialogue.
     max_turn: M, most tokens of a turn.
     stop_ids: ids that end a turn; the stop id is kept as the turn's last token.
+    mesh: where rows and parameters lie; None = the default device.
     chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
     view_step: attention looks at a multiple of so many slots, chosen by the turn's place and not by the neighbours' lengths.
   """
 
-  def __init__(self, model: Model, *, rows: int, slots: int, max_turn: int, stop_ids: Sequence[int], chunk: int = 16, view_step: int = 64):
+  def __init__(
+      self, model: Model, *, rows: int, slots: int, max_turn: int, stop_ids: Sequence[int], mesh: Mesh | None = None,
+      chunk: int = 16, view_step: int = 64,
+  ):
     self.model, self.rows, self.max_turn, self.chunk, self.view_step = model, rows, max_turn, chunk, view_step
     self.slots = -(-slots // view_step) * view_step
     self._stop = jnp.asarray(stop_ids, jnp.int32)
-    self._unstack = jax.jit(model.unstacked)
+    self.mesh = mesh
+    self._unstack = jax.jit(self._unstacked)
+    self._start = jax.jit(self._empty)
     self._feed = jax.jit(self._feed_chunk, static_argnames="view", donate_argnames="rows")
     self._sample = jax.jit(self._sample_turn, static_argnames="view", donate_argnames="rows")
     self._score = jax.jit(self._score_chunk, static_argnames="view")
@@ -63,11 +71,22 @@ class Engine:
     """The copy of the parameters that decoding reads: made once a rollout."""
     return self._unstack(params)
 
+  def _unstacked(self, params: Params) -> Params:
+    if self.mesh is not None:
+      shardings = parallel.param_shardings(self.mesh, params, "decode")
+      params = jax.lax.with_sharding_constraint(params, shardings)
+    return self.model.unstacked(params)
+
   def start(self) -> Rows:
-    """All rows empty."""
+    """All rows empty, lying along data and fsdp."""
+    return self._start()
+
+  def _empty(self) -> Rows:
     last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
-    # The slots past the end take what the last chunk computes beyond its real tokens.
-    return Rows(self.model.init_cache(self.rows, self.slots), jnp.zeros(self.rows, jnp.int32), last)
+    rows = Rows(self.model.init_cache(self.rows, self.slots), jnp.zeros(self.rows, jnp.int32), last)
+    if self.mesh is None or self.rows % parallel.row_shards(self.mesh):
+      return rows
+    return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, parallel.ROWS))
 
   def view(self, most: int) -> int:
     """Slots to attend over for dialogues of at most `most` tokens; the caller bounds them by the turn, not by the batch."""

@@ -12,7 +12,7 @@ from etils import epath
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, choose, place_of
 from sml_jax.tasks.jsonl import DataError, bad_row, check_manifest, read_rows
-from sml_jax.tasks.numbers import extract_number, parse_number, verify_numbers
+from sml_jax.tasks.numbers import extract_number, has_answer_mark, parse_number, verify_numbers
 from sml_jax.tasks.task import Reveal, Task, Verdict
 
 PARTS = ("train", "dev", "test")
@@ -59,7 +59,7 @@ def normalise(text: str) -> str:
 
 
 class Gsm8kTeacher:
-  """Generic feedback from the gold number: whether the student's number is too low or too high, and never the number."""
+  """Generic feedback from the gold number: whether the student's is too low or too high, and never the number."""
 
   def __init__(self, feedback: Feedback, donors: Sequence[Task]):
     self.feedback, self.donors = feedback, donors
@@ -74,7 +74,7 @@ class Gsm8kTeacher:
       return TRY_AGAIN
     place, text = place_of(task, dialogue), dialogue.turns[-1].text
     usual = choose(USUAL_WORDS, *place)
-    value = extract_number(text)
+    value = None if _is_question(text) else extract_number(text)
     if self.feedback == "shuffled":
       # Real words about another problem: right for that one, whatever this student said.
       donor = parse_number(choose(self.donors, "donor", *place).private["answer"])
@@ -105,7 +105,8 @@ class Gsm8kSource:
     return self._parts[part][index]
 
   def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
-    return verify_numbers(tasks, texts)
+    verdicts = verify_numbers(tasks, texts)
+    return ["no_attempt" if _is_question(text) else verdict for text, verdict in zip(texts, verdicts, strict=True)]
 
   def kind(self, task: Task, text: str) -> Kind:
     if not text.strip():
@@ -144,7 +145,7 @@ def _graded(usual: str, value: Any, gold: Any) -> str:
 
 
 def _is_question(text: str) -> bool:
-  return text.rstrip().endswith("?")
+  return text.rstrip().endswith("?") and not has_answer_mark(text)
 
 
 def _tail(value: Any) -> Any:

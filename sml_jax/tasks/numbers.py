@@ -51,6 +51,11 @@ def extract_number(text: str) -> Fraction | None:
   return numbers.pop() if len(numbers) == 1 else None
 
 
+def has_answer_mark(text: str) -> bool:
+  r"""Whether "####", "answer is" or "\boxed{" stands in the text."""
+  return _MARKER.search(text) is not None
+
+
 def check_number(text: str, gold: str) -> Verdict:
   """solved, wrong or no_attempt; verifier_failed if the gold is no number, which is nobody's wrong answer."""
   right = parse_number(gold)

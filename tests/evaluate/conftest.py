@@ -9,10 +9,10 @@ from sml_jax.dialogue.record import Dialogue, Turn
 from sml_jax.evaluate.summary import SuiteResult, build_summary
 
 ARMS = {  # (first try, each later turn with real feedback, with try again, questions, repeats)
-  "base": (0.27, 0.07, 0.03, 0.06, 0.55),
-  "mt_sft": (0.30, 0.13, 0.05, 0.04, 0.45),
-  "st_rl": (0.39, 0.02, 0.01, 0.01, 0.80),
-  "mt_rl": (0.385, 0.17, 0.07, 0.01, 0.25),
+    "base": (0.27, 0.07, 0.03, 0.06, 0.55),
+    "mt_sft": (0.30, 0.13, 0.05, 0.04, 0.45),
+    "st_rl": (0.39, 0.02, 0.01, 0.01, 0.80),
+    "mt_rl": (0.385, 0.17, 0.07, 0.01, 0.25),
 }
 
 
@@ -65,7 +65,7 @@ def fake_dialogue(suite: str, i: int, arm: str, rng: np.random.Generator) -> Dia
     chance = hardness * (first if turn == 0 else later if taught else again) * (0.2 if hidden else 1)
     if rng.random() < asks:
       talk.turns.append(
-        student("What is a few ?", kind="clarification", verdict="no_attempt", hidden=hidden, answer_nll=nll)
+          student("What is a few ?", kind="clarification", verdict="no_attempt", hidden=hidden, answer_nll=nll)
       )
       talk.turns.append(teacher("A few is more than 3 ."))
     elif rng.random() < chance:
@@ -99,8 +99,8 @@ def fake_results(n: int, arms=tuple(ARMS), seed: int = 0) -> dict[str, dict[str,
 def fake_metrics(seed: int = 0) -> dict[str, list[dict]]:
   rng = np.random.default_rng(seed)
   out = {
-    "base": [{"step": s, "loss": 0.3 + 2 * np.exp(-s / 60) + rng.normal(0, 0.03)} for s in range(0, 600, 5)],
-    "mt_sft": [{"step": s, "loss": 0.28 + 0.1 * np.exp(-s / 20) + rng.normal(0, 0.01)} for s in range(80)],
+      "base": [{"step": s, "loss": 0.3 + 2 * np.exp(-s / 60) + rng.normal(0, 0.03)} for s in range(0, 600, 5)],
+      "mt_sft": [{"step": s, "loss": 0.28 + 0.1 * np.exp(-s / 20) + rng.normal(0, 0.01)} for s in range(80)],
   }
   for arm, end in (("st_rl", 0.42), ("mt_rl", 0.62)):
     rows = []
@@ -127,3 +127,15 @@ def summary(results):
   seconds = {"base": 215.0, "mt_sft": 45.0, "st_rl": 140.0, "mt_rl": 215.0, "evaluate": 70.0}
   tokens = {"base": 0, "mt_sft": 300_000, "st_rl": 845_000, "mt_rl": 852_000}
   return build_summary(results, config=config, seconds=seconds, sampled_student_tokens=tokens, draws=1000)
+
+
+@pytest.fixture(scope="session")
+def words():
+  """The tokenizer of the made-up run."""
+  return WORDS
+
+
+@pytest.fixture(scope="session")
+def metrics():
+  """stage -> rows, as a run would log them."""
+  return fake_metrics()

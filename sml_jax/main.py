@@ -1,0 +1,391 @@
+"""The program: python -m sml_jax.main --config=configs/quickstart.py --workdir=runs/quickstart [--config.KEY=VALUE ...]
+
+A config lists stages, which run in order, each in its own folder under the workdir:
+
+  synthesize  dialogues: by a student and its teacher, or by scripted authors
+  sft         masked cross-entropy on the student's turns of such dialogues (the base student, offline SML, Q-priming)
+  rl          GRPO over whole dialogues (online SML; with one turn, single-turn RL)
+  evaluate    success by turn with its controls, summary.json and report.html
+
+The same command again goes on where it stopped: nothing done is done twice, and the numbers are those of a run that was
+never stopped. Lines of help on every key: --help. Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import zlib
+from typing import Any, Iterator
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from sml_jax import command_line, parallel
+from sml_jax.checkpoint import CheckpointError
+from sml_jax.config import describe
+from sml_jax.data.packing import pack_all
+from sml_jax.data.pipeline import task_batches, training_batches
+from sml_jax.data.rows import token_row
+from sml_jax.data.store import DialogueWriter, build_dataset, open_dataset, read_dialogues
+from sml_jax.dialogue.authors import Mixture, author_dialogue
+from sml_jax.dialogue.conversation import Rules
+from sml_jax.dialogue.record import Dialogue
+from sml_jax.errors import UserError
+from sml_jax.evaluate.figures import save_png, success_figure
+from sml_jax.evaluate.progress import Progress, final_table, show_dialogue
+from sml_jax.evaluate.report import write_report
+from sml_jax.evaluate.suites import EVALUATORS, Setting, Suite, evaluators_of, solved_counts, success
+from sml_jax.evaluate.summary import SuiteResult, build_summary
+from sml_jax.learn.flops import causal, forward_flops
+from sml_jax.learn.groups import Group, credit_groups, group_metrics
+from sml_jax.learn.losses import Objective
+from sml_jax.learn.optimizer import make_optimizer
+from sml_jax.learn.trainer import Trainer
+from sml_jax.run import Preempted, Run, TrainingStage
+from sml_jax.tasks.task import Task
+from sml_jax.workdir import Workdir, WorkdirError, read_json, write_json
+
+ENDLESS_TASKS = 1 << 20
+"""How many tasks of an endless source one order of the Grain pipeline covers."""
+
+
+def main(argv: list[str]) -> int:
+  try:
+    file, overrides, rest = command_line.split_argv(argv)
+    if "--help" in rest or "-h" in rest:
+      print(__doc__, describe(), sep="\n")
+      return 0
+    config = command_line.load(file, overrides)
+    parallel.start()
+    workdir = Workdir(_workdir_argument(rest), config, write=jax.process_index() == 0)
+    with Progress(enabled=jax.process_index() == 0) as progress:
+      run = Run(config, workdir, progress)
+      for key, old, new in workdir.changes:
+        progress.log(f"config.{key}: was {old!r}, now {new!r}")
+      stages = {"synthesize": synthesize, "sft": sft, "rl": rl, "evaluate": evaluate}
+      for name, stage in config.stages.items():
+        if workdir.is_done(name):
+          progress.log(f"{name}: done before")
+        else:
+          stages[stage.kind](run, name, stage)
+          parallel.wait_for_all(name)
+    return 0
+  except Preempted as e:
+    print(e, file=sys.stderr)
+    return 143
+  except (UserError, CheckpointError) as e:
+    print(f"error: {e}", file=sys.stderr)
+    return 1
+  except OSError as e:
+    print(f"error: {e.filename or 'input or output'}: {e.strerror or e}", file=sys.stderr)
+    return 1
+
+
+def _workdir_argument(rest: list[str]) -> str:
+  folder = ""
+  for argument in rest:
+    if not argument.startswith("--workdir="):
+      raise UserError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, --help")
+    folder = argument.removeprefix("--workdir=")
+  if not folder:
+    raise UserError("no --workdir=DIR: where the run's files go")
+  return folder
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Synthesis: dialogues for a later sft stage.
+
+
+def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
+  """Plays `stage.dialogues` dialogues in chunks; a chunk whose file exists is not played again."""
+  folder = run.workdir.stage_dir(name)
+  record = DialogueWriter(folder / "dialogues")
+  since, size = time.monotonic(), run.config.engine_rows * (8 if stage.author == "scripted" else 1)
+  chunks = -(-stage.dialogues // size)
+  draw = _task_drawer(run, name, stage)
+  params = None if stage.author == "scripted" else run.initial_params(stage.init, name)
+  rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature, stage.q_priming)
+  run.progress.stage(name, chunks)
+  for chunk in range(1, chunks + 1):
+    first, count = (chunk - 1) * size, min(size, stage.dialogues - (chunk - 1) * size)
+    tasks = None if params is None else draw(count)
+    if chunk % jax.process_count() != jax.process_index():
+      continue
+    if not (record.folder / record.name(chunk, jax.process_index())).exists():
+      if params is None:
+        dialogues = _authored(run, name, first, count)
+      else:
+        dialogues = run.table.play(params, tasks, [0] * count, rules, run.key(name, chunk))
+      record.write(chunk, jax.process_index(), dialogues)
+      run.progress.update(chunk, success=success(dialogues))
+  parallel.wait_for_all(f"{name} played")
+  if jax.process_index() == 0:
+    build_dataset(record.folder, folder / "dataset")
+    run.workdir.mark_done(name, {"seconds": time.monotonic() - since, "dialogues": stage.dialogues})
+
+
+def _authored(run: Run, name: str, first: int, count: int) -> list[Dialogue]:
+  if run.config.tasks.source != "microworld":
+    raise UserError(f'stages.{name}.author: "scripted" authors know the micro-world alone')
+  seed = zlib.crc32(name.encode()) + run.config.seed
+  return [author_dialogue(run.source.world, Mixture(), run.renderer, i, seed) for i in range(first, first + count)]
+
+
+def _task_drawer(run: Run, name: str, stage: ConfigDict, batches: Any = None):
+  """A function n -> the next n train tasks, drawn through Grain, the stage's domains taking turns."""
+  batches = batches or _task_stream(run, name)
+
+  def draw(n: int) -> list[Task]:
+    domains = stage.domains
+    indices = [int(next(batches)[0]) for _ in range(n)]
+    return [run.source.task(domains[i % len(domains)], "train", i) for i in indices]
+
+  return draw
+
+
+def _task_stream(run: Run, name: str):
+  size = run.source.size("train") or ENDLESS_TASKS
+  seed = (run.config.seed << 32) + zlib.crc32(name.encode())
+  return task_batches(size, tasks_per_step=1, seed=seed)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# SFT: the base student, offline SML and Q-priming differ only in their dialogues.
+
+
+def sft(run: Run, name: str, stage: ConfigDict) -> None:
+  dialogues = _training_dialogues(run, stage)
+  rows = [token_row(d, train_on_injected=stage.train_on_injected) for d in dialogues]
+  batches = training_batches(
+      rows,
+      batch_rows=stage.batch_rows,
+      row_length=stage.row_length,
+      seed=run.config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      packing=stage.packing,
+  )
+  trainer = _trainer(run, stage, Objective(kind="sft"))
+  loop = TrainingStage(run, name, trainer.init(run.initial_params(stage.init, name)), batches)
+  if loop.step == 0:
+    show_dialogue(dialogues[0], rows[0], run.renderer.pieces, run.progress.console)
+  meter = Meter(run)
+  for step in loop.steps():
+    batch = next(batches)
+    loop.state, metrics = trainer.update(loop.state, batch)
+    lengths = np.concatenate([np.bincount(s)[1:] for s in batch["segments"]])
+    meter.train(lengths)
+    evaluation = _evaluate_in_loop(run, stage, loop, step)
+    loop.log(step, {**metrics, **evaluation, **meter.read()})
+  loop.finish()
+
+
+def _training_dialogues(run: Run, stage: ConfigDict) -> list[Dialogue]:
+  """Those of a synthesize stage that its `keep` keeps."""
+  if stage.data not in run.config.stages:
+    return [d for d in read_dialogues(stage.data) if d.valid]
+  keep = run.config.stages[stage.data].keep
+  dialogues = open_dataset(run.workdir.path / stage.data / "dataset")
+  kept = [d for d in dialogues if d.valid and (keep == "all" or d.end == "solved")]
+  if not kept:
+    raise UserError(f"stages.{stage.data}: none of its {len(dialogues)} dialogues was solved: nothing to train on")
+  return kept
+
+
+def _trainer(run: Run, stage: ConfigDict, objective: Objective) -> Trainer:
+  try:
+    tx, _ = make_optimizer(ConfigDict(stage.optimizer.to_dict() | {"total_steps": stage.steps}))
+  except ValueError as e:
+    raise UserError(f"optimizer of a {stage.kind} stage: {e}") from None
+  return Trainer(run.model, objective, tx, run.mesh, stage.micro_batch_rows)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# RL: GRPO over whole dialogues.
+
+
+def rl(run: Run, name: str, stage: ConfigDict) -> None:
+  objective = Objective(
+      "grpo", stage.clip_low, stage.clip_high, stage.kl_coef, run.config.dialogue.temperature, stage.loss_norm
+  )
+  trainer = _trainer(run, stage, objective)
+  stream = _task_stream(run, name)
+  draw = _task_drawer(run, name, stage, stream)
+  start = run.initial_params(stage.init, name)
+  reference = start if stage.kl_coef else None
+  counters = {"sampled_student_tokens": 0, "groups": 0}
+  loop = TrainingStage(run, name, trainer.init(start), stream, counters)
+  targets = [row["sampled_student_tokens"] for row in run.metrics_of(stage.match_tokens)] if stage.match_tokens else None
+  rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature)
+  meter = Meter(run)
+  for step in loop.steps():
+    n = stage.tasks_per_step if targets is None else _groups_to_match(targets, step, stage, loop.counters)
+    with meter.part("rollout"):
+      groups = _play_groups(run, stage, loop, draw(n), rules, step)
+      for _ in range(stage.refill):
+        dead = [g for g in groups if g.degenerate]
+        if not dead:
+          break
+        groups = [g for g in groups if not g.degenerate] + _play_groups(run, stage, loop, draw(len(dead)), rules, step)
+    dialogues = [d for g in groups for d in g.dialogues]
+    loop.keep(step, dialogues)
+    rows = [r for g in groups for r in g.token_rows(stage.truncated)]
+    if loop.step == 0 and step == 1 and rows:
+      show_dialogue(groups[0].dialogues[0], token_row(groups[0].dialogues[0]), run.renderer.pieces, run.progress.console)
+    with meter.part("train"):
+      packed = pack_all(rows or [token_row(dialogues[0], mask_loss=True)], stage.row_length)
+      for _ in range(stage.inner_updates):
+        loop.state, metrics = trainer.update(loop.state, packed, reference)
+      jax.block_until_ready(loop.state.params)
+    meter.sample([len(run.renderer.render(d)) for d in dialogues])
+    meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
+    evaluation = _evaluate_in_loop(run, stage, loop, step)
+    loop.log(
+        step, {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read()}, success=success(dialogues)
+    )
+  loop.finish()
+
+
+def _play_groups(run: Run, stage: ConfigDict, loop: TrainingStage, tasks: list[Task], rules: Rules, step: int) -> list[Group]:
+  g = stage.group_size
+  repeated = [t for t in tasks for _ in range(g)]
+  dialogues = run.table.play(loop.state.params, repeated, list(range(g)) * len(tasks), rules, run.key(loop.name, step))
+  loop.counters["sampled_student_tokens"] += sum(d.sampled_tokens for d in dialogues)
+  loop.counters["groups"] += len(tasks)
+  return credit_groups(dialogues, stage)
+
+
+def _groups_to_match(targets: list[int], step: int, stage: ConfigDict, counters: dict[str, int]) -> int:
+  """How many groups bring the sampled student tokens up to what the matched stage had sampled by this step."""
+  if step > len(targets):
+    raise UserError(f"stages: {stage.match_tokens} has {len(targets)} steps to match, and this one wants step {step}")
+  used, groups = counters["sampled_student_tokens"], counters["groups"]
+  a_group = used / groups if groups else targets[0] / stage.tasks_per_step
+  return max(1, round((targets[step - 1] - used) / a_group))
+
+
+class Meter:
+  """Tokens a second, MFU and where the time went, since the last reading."""
+
+  def __init__(self, run: Run):
+    self.run, self.c = run, run.model.config
+    self._reset()
+
+  def _reset(self) -> None:
+    self.since, self.flops, self.tokens, self.parts = time.monotonic(), 0, 0, {}
+
+  def part(self, name: str):
+    return _Timed(self.parts, name)
+
+  def train(self, lengths) -> None:
+    """Forward and backward over dialogues of these lengths."""
+    self.sample(lengths, passes=3)
+    self.tokens += int(np.sum(lengths)) * jax.process_count()
+
+  def sample(self, lengths, passes: int = 1) -> None:
+    """Forward passes over dialogues of these lengths, on each process."""
+    self.flops += passes * forward_flops(self.c, int(np.sum(lengths)), causal(lengths)) * jax.process_count()
+
+  def read(self) -> dict[str, Any]:
+    """The clock's part of a row of metrics; starts anew."""
+    seconds = time.monotonic() - self.since
+    mfu = self.flops / seconds / self.run.peak if self.run.peak else None
+    clock = {"seconds": seconds, "tokens_per_second": self.tokens / seconds, "mfu": mfu}
+    clock |= {f"share_{name}": t / seconds for name, t in self.parts.items()}
+    self._reset()
+    return {"clock": clock}
+
+
+class _Timed:
+  def __init__(self, parts: dict[str, float], name: str):
+    self.parts, self.name = parts, name
+
+  def __enter__(self):
+    self.start = time.monotonic()
+
+  def __exit__(self, *exc):
+    self.parts[self.name] = self.parts.get(self.name, 0.0) + time.monotonic() - self.start
+
+
+def _evaluate_in_loop(run: Run, stage: ConfigDict, loop: TrainingStage, step: int) -> dict[str, float]:
+  """success at the last turn on dev tasks, every `eval_every` steps."""
+  out, c = {}, run.config
+  for name in c.eval_suites if loop.due(step, stage.eval_every) else ():
+    suite = Suite.parse(name)
+    tasks = suite.tasks(run.source, "dev", c.eval_tasks, c.dialogue.reveal)
+    setting = Setting(run.table, tasks, suite.feedback, c.dialogue.turns, 0, run.key("evaluate", 0))
+    out[f"dev_success_{name}"] = success(EVALUATORS["sampled"](setting, loop.state.params))
+  return out
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Evaluation and report.
+
+
+def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
+  """Success by turn of every arm on every suite; what is played already is not played again."""
+  folder, since = run.workdir.stage_dir(name), time.monotonic()
+  jobs = list(_evaluation_jobs(stage))
+  run.progress.stage(name, len(jobs))
+  params, loaded = None, ""
+  for i, (arm, suite_name, evaluator) in enumerate(jobs, 1):
+    record = DialogueWriter(folder / arm / suite_name / evaluator)
+    if jax.process_index() or (record.folder / record.name(0, 0)).exists():
+      continue
+    if loaded != arm:
+      params, loaded = run.initial_params(arm, name), arm
+    suite = Suite.parse(suite_name)
+    tasks = suite.tasks(run.source, stage.part, stage.tasks_per_suite, run.config.dialogue.reveal)
+    setting = Setting(run.table, tasks, suite.feedback, stage.turns, stage.tries, run.key("evaluate", 1))
+    dialogues = EVALUATORS[evaluator](setting, params)
+    record.write(0, 0, dialogues)
+    run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
+  if jax.process_index() == 0:
+    run.workdir.mark_done(name, {"seconds": time.monotonic() - since})
+    report(run, name, stage)
+
+
+def _evaluation_jobs(stage: ConfigDict) -> Iterator[tuple[str, str, str]]:
+  for arm in stage.arms:
+    for suite in stage.suites:
+      for evaluator in evaluators_of(Suite.parse(suite), stage):
+        yield arm, suite, evaluator
+
+
+def report(run: Run, name: str, stage: ConfigDict) -> None:
+  """summary.json, report.html and success.png from the record alone."""
+  folder, workdir = run.workdir.path / name, run.workdir
+  results: dict[str, dict[str, SuiteResult]] = {}
+  played: dict[tuple[str, str], dict[str, list[Dialogue]]] = {}
+  for arm, suite, evaluator in _evaluation_jobs(stage):
+    played.setdefault((arm, suite), {})[evaluator] = list(read_dialogues(folder / arm / suite / evaluator))
+  for (arm, suite), by in played.items():
+    # The first turn does not depend on the teacher, so a suite under another teacher has the same control.
+    tries = by.get("tries") or played.get((arm, Suite.parse(suite).domain), {}).get("tries")
+    counts = solved_counts(tries, stage.tries) if tries and not Suite.parse(suite).sharded else None
+    result = SuiteResult(by["sampled"], counts, by.get("greedy"), Suite.parse(suite).feedback, by.get("full"))
+    results.setdefault(arm, {})[suite] = result
+  done = {s: workdir.done_info(s) for s in run.config.stages if workdir.is_done(s)}
+  summary = build_summary(
+      results,
+      config=run.config.to_dict(),
+      seconds={s: info["seconds"] for s, info in done.items()},
+      checkpoints={arm: str(run.checkpoint_dir(arm)) if arm in run.config.stages else arm for arm in stage.arms},
+      sampled_student_tokens={s: info.get("sampled_student_tokens", 0) for s, info in done.items()},
+      comparisons=[tuple(pair.split("-")) for pair in stage.comparisons],
+      turns=stage.turns,
+      tries=stage.tries,
+  )
+  write_json(workdir.path / "summary.json", summary)
+  to_read = {arm: [d for suite in stage.suites for d in results[arm][suite].dialogues[: 20 // len(stage.suites)]] for arm in stage.arms}
+  metrics = {s: rows for s in run.config.stages if (rows := run.metrics_of(s))}
+  write_report(workdir.path / "report.html", summary, metrics, to_read, run.renderer.pieces)
+  save_png(success_figure(summary), workdir.path / "success.png")
+  final_table(summary, run.progress.console)
+  run.progress.log(f"report: {workdir.path / 'report.html'}")
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
