@@ -109,8 +109,7 @@ def _get_config(file: str) -> ConfigDict:
       raise ConfigError(f"{_place(e, path)}: {e}") from e
     raise ConfigError(f"--config={file}: there is no such file") from None
   except Exception as e:
-    text = str(e).splitlines()[0].strip("\"") if str(e) else ""
-    raise ConfigError(f"{_place(e, path)}: {type(e).__name__}: {text}{_hint(e)}") from e
+    raise ConfigError(f"{_place(e, path)}: {_one_line(e)}") from e
   if not isinstance(config, ConfigDict):
     raise ConfigError(f"{path}: get_config() must return a ConfigDict, got {type(config).__name__}")
   return config
@@ -122,7 +121,9 @@ def _place(error: BaseException, path: str) -> str:
   return f"{path}:{lines[-1]}" if lines else path
 
 
-def _hint(error: Exception) -> str:
-  # ConfigDict names the missing attribute alone: 'optimzer'.
-  name = re.fullmatch(r"\W*(\w+)\W*", str(error))
-  return f"; {c.nearest(name[1], c.KEYS)}" if isinstance(error, AttributeError) and name else ""
+def _one_line(error: Exception) -> str:
+  # What a ConfigDict says of a missing attribute is its quoted name, and sometimes a second line with a guess.
+  missing = re.match(r"\W*(\w+)\W*(?:$|n?Did you mean)", str(error))
+  if isinstance(error, AttributeError) and missing:
+    return f"no such key {missing[1]!r}; {c.nearest(missing[1], c.KEYS)}"
+  return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"

@@ -95,8 +95,10 @@ KEYS: Table = {
     "dialogue": {
         "turns": Key(4, "student turns before a dialogue ends unsolved", low=1),
         "max_turn_tokens": Key(12, "longest student turn, tokens, end of turn included", low=1),
-        "max_problem_tokens": Key(32, "longest problem, tokens, with all that stands before the first student turn", low=1),
-        "max_reply_tokens": Key(20, "longest teacher reply, tokens, with all that stands before the next student turn", low=3),
+        "max_problem_tokens": Key(32, "longest problem, tokens, with all that stands before the first student turn",
+                                  low=1),
+        "max_reply_tokens": Key(20, "longest teacher reply, tokens, with all that stands before the next student turn",
+                                low=3),
         "max_length": Key(0, "longest dialogue, tokens; 0 = model.max_length", low=0, inherit="model.max_length"),
         "temperature": Key(1.0, "of sampling in training", above=0),
         "feedback": Key("full", "what the teacher's reply is made from", choices=FEEDBACK),

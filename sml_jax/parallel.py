@@ -18,7 +18,8 @@ AXES = ("data", "fsdp", "model")
 ROWS = P(("data", "fsdp"))
 """Rows of a batch lie along data and fsdp."""
 
-# Parameter (without the leading layer axis) -> its axes when training, and when decoding, where FSDP would gather the weights for every token.
+# Parameter (without the leading layer axis) -> its axes when training, and when decoding, where FSDP would gather the
+# weights for every token.
 RULES: tuple[tuple[str, P, P], ...] = (
     (r"embedding/table", P("model", "fsdp"), P("model", None)),
     (r"embedding/head", P("fsdp", "model"), P(None, "model")),
@@ -41,7 +42,8 @@ def make_mesh(data: int = 1, fsdp: int = -1, model: int = 1) -> Mesh:
     known = int(np.prod([s for s in sizes if s != -1]))
     sizes[sizes.index(-1)] = devices // known
   if -1 in sizes or int(np.prod(sizes)) != devices:
-    raise UserError(f"mesh: data x fsdp x model = {data} x {fsdp} x {model} does not make the {devices} devices there are")
+    wanted = f"data x fsdp x model = {data} x {fsdp} x {model}"
+    raise UserError(f"mesh: {wanted} does not make the {devices} devices there are")
   return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -86,10 +88,14 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def start() -> None:
-  """Joins the other processes of the job where there are any, and turns on the compilation cache. Call it before any other use of JAX."""
+  """Joins the other processes of the job where there are any, and turns on the compilation cache.
+
+  Call it before any other use of JAX.
+  """
   cache = os.environ.get("JAX_COMPILATION_CACHE_DIR", os.path.expanduser("~/.cache/sml_jax/compiled"))
   jax.config.update("jax_compilation_cache_dir", cache)
-  if any(name in os.environ for name in ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")):
+  signs_of_others = ("JAX_COORDINATOR_ADDRESS", "TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")
+  if any(name in os.environ for name in signs_of_others):
     jax.distributed.initialize()
 
 

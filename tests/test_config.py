@@ -139,7 +139,8 @@ def test_bad_values_are_refused_in_one_line(file, text, message):
 
 @pytest.mark.parametrize("line, message", [
     ("config.modle = 1", "modle: no such key; did you mean 'model'?"),
-    ("config.optimzer.x = 1", "own.py:5: AttributeError: 'optimzer'; did you mean 'stages.NAME.optimizer"),
+    ("config.modle.x = 1", "own.py:5: no such key 'modle'; did you mean 'model'?"),
+    ("config.model.layrs += 1", "own.py:5: no such key 'layrs'; did you mean 'model.layers'?"),
     ("config.seed = 'x'", "seed: expected int, got 'x'"),
     ("config.seed = True", "seed: expected int, got True"),
     ("config.stages.a = c.stage('slf')", "own.py:5: no stage kind 'slf'; did you mean 'sft'?"),

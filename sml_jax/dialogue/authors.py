@@ -21,16 +21,18 @@ class Mixture:
     authors: how the authors behave.
     long: share with 10 turns instead of 4.
     sharded, plain: share of underspecified tasks, and of tasks without hidden conventions.
-    lessons: share of one-line sums that only teach a noun: all the base ever reads of the held-out nouns.
+    lessons: share of one-line sums, answered at once: cheap practice in arithmetic.
     arms: share of each feedback arm other than full.
   """
 
-  authors: Authors = Authors()
+  authors: Authors = dataclasses.field(default_factory=Authors)
   long: float = 0.12
   sharded: float = 0.1
   plain: float = 0.08
   lessons: float = 0.06
-  arms: tuple[tuple[Feedback, float], ...] = (("none", 0.06), ("try_again", 0.05), ("no_private", 0.04), ("binary", 0.03))
+  arms: tuple[tuple[Feedback, float], ...] = (
+      ("none", 0.06), ("try_again", 0.05), ("no_private", 0.04), ("binary", 0.03)
+  )
 
 
 def author_dialogue(world: World, mixture: Mixture, renderer: Renderer, index: int, seed: int) -> Dialogue:
@@ -43,7 +45,7 @@ def author_dialogue(world: World, mixture: Mixture, renderer: Renderer, index: i
   u = rng.random()
   reveal = ("on_question" if rng.random() < 0.5 else "every_turn") if u < mixture.sharded else ""
   plain = not reveal and u < mixture.sharded + mixture.plain
-  task = world.task(domain, "train", index, seed=seed + 1000, reveal=reveal, plain=plain)
+  task = world.task(domain, "train", index, seed=seed + 1000, reveal=reveal, plain=plain, all_nouns=True)
   return _play(world, mixture.authors, renderer, task, _arm(mixture, rng), task.turn_cap or turns, rng)
 
 
@@ -57,7 +59,8 @@ def _arm(mixture: Mixture, rng: np.random.Generator) -> Feedback:
 
 
 def _play(
-    world: World, authors: Authors, renderer: Renderer, task: Task, feedback: Feedback, turns: int, rng: np.random.Generator
+    world: World, authors: Authors, renderer: Renderer, task: Task, feedback: Feedback, turns: int,
+    rng: np.random.Generator,
 ) -> Dialogue:
   student = ScriptedStudent(authors, world, rng)
   # What the author meant needs no reading (or running) of what it wrote.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
-from typing import Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,8 @@ class Rules:
     turns: most student turns (an underspecified task's own cap may be lower).
     feedback: the feedback arm.
     temperature: of sampling; 0 is greedy.
-    q_priming: base of P_Q(t) = base^t, the probability that a wrong student turn t (from 1) is replaced by a question; 0 = never.
+    q_priming: base of P_Q(t) = base^t, the probability that a wrong student turn t (from 1) is replaced by a question;
+      0 = never.
     answer_nll: measure the nats of the canonical answer before every student turn.
   """
 
@@ -45,7 +46,8 @@ class Rules:
 class TokenBudget:
   """Most tokens of a problem, a student turn and a teacher's reply, each with its role and end pieces.
 
-  They bound a dialogue by its turn alone, so neither the cache's size nor what attention looks at depends on the neighbours.
+  They bound a dialogue by its turn alone, so neither the cache's size nor what attention looks at depends on the
+  neighbours.
   """
 
   problem: int
@@ -64,7 +66,9 @@ class Table:
     self.engine, self.renderer, self.source, self.budget = engine, renderer, source, budget
     self._keys = jax.jit(jax.vmap(_place_key, (None, 0, 0, None)))
 
-  def play(self, params: Params, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array) -> list[Dialogue]:
+  def play(
+      self, params: Params, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array
+  ) -> list[Dialogue]:
     """One dialogue for each (task, sample), in that order.
 
     Args:
@@ -118,7 +122,8 @@ class Table:
     return dialogues
 
   def _open(self, task: Task, sample: int, feedback: Feedback) -> Dialogue:
-    return Dialogue(task.id, task.domain, sample, feedback, [self.renderer.teacher_turn(task.text)], bos=list(self.renderer.bos))
+    problem = self.renderer.teacher_turn(task.text)
+    return Dialogue(task.id, task.domain, sample, feedback, [problem], bos=list(self.renderer.bos))
 
   def _judge(self, tasks: list[Task], dialogues: list[Dialogue], turn: int, rules: Rules) -> None:
     """Kind, verdict and (where it ends here) end reason of each dialogue's last turn."""
@@ -131,14 +136,17 @@ class Table:
       dialogue.end = _end(task, last, turn, rules)
 
   def _ask_instead(self, rows, live, tasks, dialogues, turn, rules: Rules, key):
-    """Q-priming: replaces wrong turns by questions with probability base^turn. Returns the rows and {row: the question's tokens}."""
+    """Q-priming: replaces wrong turns by questions with probability base^turn.
+
+    Returns the rows, and {row: the question's tokens}.
+    """
     questions, forget = {}, np.zeros(self.engine.rows, np.int32)
     for i in live if rules.q_priming else ():
       last = dialogues[i].turns[-1]
       if last.verdict != "wrong" or dialogues[i].end not in (None, "turn_limit"):
         continue
-      place = jax.random.fold_in(_place_key(key, zlib.crc32(tasks[i].id.encode()), dialogues[i].sample, turn), 2**31 - 1)
-      if jax.random.uniform(place) >= rules.q_priming**turn:
+      place = _place_key(key, zlib.crc32(tasks[i].id.encode()), dialogues[i].sample, turn)
+      if jax.random.uniform(jax.random.fold_in(place, 2**31 - 1)) >= rules.q_priming**turn:
         continue
       forget[i] = len(last.tokens)
       question = self.renderer.student_turn(self.source.question(tasks[i], dialogues[i]))
@@ -188,7 +196,7 @@ def _by_row(rows: int, tokens: dict[int, Sequence[int]]) -> list[Sequence[int]]:
 
 
 def solved_counts(dialogues: Sequence[Dialogue], tries: int) -> np.ndarray:
-  """Solved tries at each task, [n], of dialogues ordered by (task, try). Invalid tries count as failures of the control."""
+  """Solved tries at each task, [n], of dialogues ordered by (task, try). Invalid tries are failures of the control."""
   return np.array([d.end == "solved" for d in dialogues]).reshape(-1, tries).sum(1)
 
 

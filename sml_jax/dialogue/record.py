@@ -97,7 +97,7 @@ class Dialogue:
     return json.dumps(_sparse(self), separators=(",", ":"))
 
   @staticmethod
-  def from_json(line: str) -> "Dialogue":
+  def from_json(line: str) -> Dialogue:
     """The inverse of `to_json`. Raises ValueError naming the field that is missing or unknown."""
     try:
       fields = json.loads(line)

@@ -1,7 +1,7 @@
-"""Text -> tokens and role spans, once and incrementally: `render(h + m)` extends `render(h)`, and nothing is re-encoded.
+"""Text -> tokens and role spans, once and incrementally: `render(h + m)` extends `render(h)`, nothing is re-encoded.
 
-A dialogue is: bos, then for each turn its header, its text and the end-of-turn piece. A student's header is the prompt it
-answers to; what it samples after that (end of turn included) is kept as sampled.
+A dialogue is: bos, then for each turn its header, its text and the end-of-turn piece. A student's header is the prompt
+it answers to; what it samples after that (end of turn included) is kept as sampled.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Renderer:
     for piece in (TEACHER, STUDENT, END):
       ids[piece] = self._pieces.piece_to_id(piece)
       if ids[piece] == self._pieces.unk_id():
-        raise TokenizerError(f"tokenizer {file}: has no piece {piece}; train one with python -m sml_jax.dialogue.tokenizer")
+        how = "train one with python -m sml_jax.dialogue.tokenizer"
+        raise TokenizerError(f"tokenizer {file}: has no piece {piece}; {how}")
     self.vocab_size = self._pieces.vocab_size()
     self.bos = [self._pieces.bos_id()]
     self.pad_id = max(0, self._pieces.pad_id())

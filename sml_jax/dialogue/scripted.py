@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -33,7 +33,7 @@ def is_question(text: str) -> bool:
 
 
 def graded(slot: Slot, value: int, place: tuple) -> str:
-  """Quotes the student's value for a wrong slot and says which way it is off; both are local, so a small model can use it."""
+  """Quotes the student's value for a wrong slot and says which way it is off: all local, so a small model can use it."""
   much = "far too" if abs(value - slot.value) >= FAR else "too"
   way = "low" if value < slot.value else "high"
   usual = choose(USUAL_WORDS, *place)
@@ -129,7 +129,7 @@ def question_about(slot: Slot, place: tuple) -> str:
 
 
 def scripted_question(task: Task, text: str, observe: Observe, place: tuple) -> str:
-  """Q-priming's questioner: sees the student's own attempt and the private knowledge, asks about the first slot that is wrong."""
+  """Q-priming's questioner: sees the student's attempt and the private knowledge, asks about the first wrong slot."""
   slots = slots_of(task)
   values = observe(task, text) or (None, None)
   wrong = [s for s, v in zip(slots, values, strict=True) if v != s.value]

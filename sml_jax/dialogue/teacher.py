@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from typing import Protocol, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.tasks.task import Task

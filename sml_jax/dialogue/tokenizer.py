@@ -55,7 +55,7 @@ def microworld_sentences(dialogues: int = 6000) -> list[str]:
   class Unrendered:
     """Keeps text only: there is no tokenizer yet."""
 
-    bos: list[int] = []
+    bos = ()
 
     def teacher_turn(self, text):
       from sml_jax.dialogue.record import Turn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
@@ -26,7 +26,7 @@ class Suite:
   feedback: str
 
   @staticmethod
-  def parse(name: str) -> "Suite":
+  def parse(name: str) -> Suite:
     feedback = next((f for f in FEEDBACK if name.endswith(f"_{f}")), "full")
     rest = name.removesuffix(f"_{feedback}")
     return Suite(rest.removesuffix("_sharded"), rest.endswith("_sharded"), feedback)

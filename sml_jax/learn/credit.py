@@ -125,7 +125,9 @@ def group_advantages(
   return out
 
 
-def reward_advantages(rewards: Sequence[float], n_turns: Sequence[int], valid: Sequence[bool], *, adv_norm: str) -> list[np.ndarray]:
+def reward_advantages(
+    rewards: Sequence[float], n_turns: Sequence[int], valid: Sequence[bool], *, adv_norm: str
+) -> list[np.ndarray]:
   """Trajectory credit for rewards of one's own; equal rewards of a group must be equal floats to count as such.
 
   Arguments, result and errors as `group_advantages`.

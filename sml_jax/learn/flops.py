@@ -32,7 +32,7 @@ def causal(lengths) -> int:
 
 
 def peak_flops() -> float | None:
-  """Peak FLOP/s of all devices: from PEAKS, on CPU from a matrix product timed here (f32, 1024 x 1024); None if unknown."""
+  """Peak FLOP/s of all devices: from PEAKS; on CPU a matrix product timed here (f32, 1024 x 1024); None if unknown."""
   device = jax.devices()[0]
   if device.platform != "cpu":
     kinds = [k for k in PEAKS if device.device_kind.startswith(k)]

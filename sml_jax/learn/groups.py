@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -55,13 +56,14 @@ def credit_groups(dialogues: Sequence[Dialogue], stage: Any, reward: Any = None)
     counted = [d.valid and not (stage.truncated == "drop" and is_cut(d)) for d in members]
     solved_at = [d.solved_at for d in members]
     n_turns = [len(d.student_turns) for d in members]
-    rewards = credit.rewards(solved_at, stage.gamma) if reward is None else np.array([reward(d) for d in members], float)
     if reward is None:
+      rewards = credit.rewards(solved_at, stage.gamma)
       degenerate = credit.is_degenerate(solved_at, counted, gamma=stage.gamma)
       advantages = credit.group_advantages(
           solved_at, n_turns, counted, gamma=stage.gamma, adv_norm=stage.adv_norm, credit=stage.credit
       )
     else:
+      rewards = np.array([reward(d) for d in members], float)
       degenerate = credit.too_small(counted) or len(set(rewards[np.array(counted)])) == 1
       advantages = credit.reward_advantages(rewards, n_turns, counted, adv_norm=stage.adv_norm)
     for d, r, a in zip(members, rewards, advantages, strict=True):

@@ -36,7 +36,9 @@ class Trainer:
     micro_batch_rows: rows of one gradient accumulation; 0 = all at once. Rows are padded to a multiple of it.
   """
 
-  def __init__(self, model: Model, objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, micro_batch_rows: int = 0):
+  def __init__(
+      self, model: Model, objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, micro_batch_rows: int = 0
+  ):
     self.model, self.objective, self.tx, self.mesh = model, objective, tx, mesh
     shards = parallel.row_shards(mesh)
     self.micro_batch_rows = -(-micro_batch_rows // shards) * shards
@@ -100,7 +102,8 @@ class Trainer:
 
   def score(self, params: Params, batch: PackedBatch) -> np.ndarray:
     """Log-probability of each token of packed rows, [R, T]."""
-    return np.concatenate([np.asarray(self._logp(params, m)[0]) for m in self._micro_batches(batch)])[: len(batch["tokens"])]
+    scored = [np.asarray(self._logp(params, m)[0]) for m in self._micro_batches(batch)]
+    return np.concatenate(scored)[: len(batch["tokens"])]
 
   def _micro_gradient(self, params, reference, batch, denominator) -> tuple[Params, Sums]:
     def loss_of(params):

@@ -1,6 +1,7 @@
 """The student: a decoder-only transformer (GQA, RoPE, RMSNorm, gated MLP) as pure functions over a params pytree.
 
-Shapes: B rows, T tokens, S cache slots, D model, H query heads, K key-value heads, E head width, F MLP width, L layers, V vocabulary.
+Shapes: B rows, T tokens, S cache slots, D model, H query heads, K key-value heads, E head width, F MLP width, L layers,
+V vocabulary.
 Only this package knows Flax NNX: `init` gives `(graphdef, params)` and everybody else passes the pair.
 """
 
@@ -100,7 +101,10 @@ class Block(nnx.Module):
     self.down = weight(c.mlp_dim, c.d_model, fan_in=c.mlp_dim, depth=2 * c.layers)
 
   def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache=None, offsets=None):
-    """x [B, T, D] -> (x, new cache of this layer). With a cache (k, v: [B, S, K, E]) the T new keys are written at `offsets` [B]."""
+    """x [B, T, D] -> (x, new cache of this layer).
+
+    With a cache (k, v: [B, S, K, E]) the T new keys are written at `offsets` [B].
+    """
     c = self.c
     h = self.attn_norm(x)
     q = rotate(jnp.einsum("btd,dhe->bthe", h, self.q.astype(h.dtype)), positions, c.rope_theta)

@@ -1,15 +1,15 @@
 """The decode engine: rows in lock-step, caches kept across turns, nothing compiled again whatever the lengths.
 
-A row's cache holds exactly the tokens of its dialogue so far. A turn is `feed` (what the other side said, in chunks at an
-offset) and `sample` (until a stop id or the row's budget). Lengths, budgets, temperatures, keys and the rows that take part
-are arrays. B rows, C chunk, M most tokens of a turn, V vocabulary.
+A row's cache holds exactly the tokens of its dialogue so far. A turn is `feed` (what the other side said, in chunks at
+an offset) and `sample` (until a stop id or the row's budget). Lengths, budgets, temperatures, keys and the rows that
+take part are arrays. B rows, C chunk, M most tokens of a turn, V vocabulary.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,7 @@ class Engine:
     stop_ids: ids that end a turn; the stop id is kept as the turn's last token.
     mesh: where rows and parameters lie; None = the default device.
     chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
-    view_step: attention looks at a multiple of so many slots, chosen by the turn's place and not by the neighbours' lengths.
+    view_step: attention looks at a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
   """
 
   def __init__(
@@ -89,7 +89,7 @@ class Engine:
     return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, parallel.ROWS))
 
   def view(self, most: int) -> int:
-    """Slots to attend over for dialogues of at most `most` tokens; the caller bounds them by the turn, not by the batch."""
+    """Slots to attend over for dialogues of at most `most` tokens, which the caller bounds by the turn, not the batch."""
     return min(self.slots, -(-most // self.view_step) * self.view_step)
 
   def feed(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> Rows:
@@ -117,7 +117,8 @@ class Engine:
     return Rows(cache, rows.lengths + counts, jnp.where((counts > 0)[:, None], newest, rows.last))
 
   def sample(
-      self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray, temperatures: np.ndarray, view: int
+      self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray,
+      temperatures: np.ndarray, view: int,
   ) -> tuple[Rows, Sampled]:
     """One turn for the active rows.
 
@@ -130,7 +131,8 @@ class Engine:
       temperatures: f32 [B]; 0 is greedy (log-probabilities are then those at temperature 1).
       view: slots to attend over, at least the length of any active row plus its budget.
     """
-    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, np.minimum(budgets, self.max_turn), temperatures, view=view)
+    budgets = np.minimum(budgets, self.max_turn)
+    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, budgets, temperatures, view=view)
     return rows, Sampled(*jax.device_get((tokens, logprobs, counts)))
 
   def _sample_turn(self, params, rows, keys, active, budgets, temperatures, *, view):
@@ -164,7 +166,11 @@ class Engine:
     return dataclasses.replace(rows, lengths=rows.lengths - jnp.asarray(counts, jnp.int32))
 
   def score(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> np.ndarray:
-    """Nats of tokens[b] (at most M of them) after row b, at temperature 1; the rows stay as they are. Returns f64 [B]."""
+    """Nats of tokens[b] (at most M of them) after row b, at temperature 1; the rows stay as they are. Returns f64 [B].
+
+    Raises:
+      ValueError: more than M tokens.
+    """
     padded = np.zeros((self.rows, self.max_turn), np.int32)
     for b, t in enumerate(tokens):
       if len(t) > self.max_turn:
@@ -190,7 +196,7 @@ def _select(rows: Rows, index: jax.Array) -> Rows:
 
 
 def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:
-  """One id a row by inverse distribution function: one uniform number a row instead of one a vocabulary entry. [B], [B, V] -> [B]."""
+  """One id a row by inverse distribution function: one uniform number a row, not one a piece. [B], [B, V] -> [B]."""
   u = jax.vmap(jax.random.uniform)(keys)
   cumulative = jnp.cumsum(jnp.exp(logp), -1)
   below = (cumulative <= u[:, None] * cumulative[:, -1:]).sum(-1)

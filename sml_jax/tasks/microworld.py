@@ -1,11 +1,11 @@
 """The micro-world: two families of small tasks with one feedback language, made from a seed without end.
 
-A problem has two slots, each `base plus or minus amount`. An amount is a number, or a word such as "lots" whose value in
-this problem only the teacher knows (a hidden convention, drawn anew for every problem around the word's usual value).
+A problem has two slots, each `base plus or minus amount`. An amount is a number, or a word such as "lots" whose value
+in this problem only the teacher knows (a hidden convention, drawn anew for every problem around the word's usual value).
 Maths asks for the two values; code asks for a small Python function of which they are the coefficients.
 
-Parts are disjoint: a hash of the numbers, signs and words decides whether a problem is train, dev or test, and dev and test
-each have sentence templates and nouns of their own that no problem of another part uses.
+Parts are disjoint: a hash of the numbers, signs and words decides whether a problem is train, dev or test, and dev and
+test each have sentence templates and nouns of their own that no problem of another part uses.
 """
 
 from __future__ import annotations
@@ -133,7 +133,10 @@ class World:
     shift = (side + 1) // 2 * (1 if side % 2 else -1)
     return max(0, USUAL[word] + shift)
 
-  def task(self, domain: str, part: Part, index: int, *, seed: int = 0, reveal: Reveal = "", plain: bool = False) -> Task:
+  def task(
+      self, domain: str, part: Part, index: int, *, seed: int = 0, reveal: Reveal = "", plain: bool = False,
+      all_nouns: bool = False,
+  ) -> Task:
     """Task number `index` of an endless stream.
 
     Args:
@@ -143,6 +146,7 @@ class World:
       seed: of the stream.
       reveal: "" states everything at turn 1; otherwise the clauses (with numbers, no conventions) come out one by one.
       plain: no hidden conventions.
+      all_nouns: draw from the nouns of all parts, as the base student's reading matter does.
 
     Raises:
       ValueError: for an unknown domain or part.
@@ -152,7 +156,7 @@ class World:
     stream = (seed, index, PARTS.index(part), int(domain == "code"), int(bool(reveal)), int(plain))
     rng = np.random.default_rng(stream)
     while True:
-      style, slots, question = self._problem(rng, domain, part, plain=plain or bool(reveal))
+      style, slots, question = self._problem(rng, domain, part, plain or bool(reveal), all_nouns)
       key = "|".join(f"{s.base}{s.sign}{s.word or s.amount}" for s in slots)
       if _part_of(f"{self.salt}|{style}|{key}") == part:
         break
@@ -162,7 +166,9 @@ class World:
     text = question if reveal else " ".join([*(s.text(exact=False) for s in slots), question])
     return Task(tag, domain, text, answer_text(style, slots), private, shards, reveal)
 
-  def _problem(self, rng: np.random.Generator, domain: str, part: Part, *, plain: bool) -> tuple[str, list[Slot], str]:
+  def _problem(
+      self, rng: np.random.Generator, domain: str, part: Part, plain: bool, all_nouns: bool
+  ) -> tuple[str, list[Slot], str]:
     pick = lambda options: options[int(rng.integers(len(options)))]
     if domain == "code":
       style = pick(tuple(FORMS))
@@ -171,9 +177,10 @@ class World:
       style = "story" if rng.random() < 0.6 else "sum"
       if style == "story":
         # One noun of a held-out problem is held out; the other is an ordinary one.
-        first, second = pick(NOUNS[part]), pick(NOUNS["train"])
+        every = sum(NOUNS.values(), ())
+        first, second = pick(every if all_nouns else NOUNS[part]), pick(every if all_nouns else NOUNS["train"])
         while second == first:
-          second = pick(NOUNS["train"])
+          second = pick(every if all_nouns else NOUNS["train"])
         nouns = (first, second) if rng.random() < 0.5 else (second, first)
       else:
         i, j = sorted(rng.choice(len(LETTERS), 2, replace=False))
@@ -221,7 +228,7 @@ def answer_text(style: str, slots: list[Slot], values: tuple[int, int] | None = 
 
 
 def stated_values(task: Task, text: str) -> tuple[int, int] | None:
-  """The two values a maths turn states, or None: each noun needs exactly one number, so listing guesses is no answer."""
+  """The two values a maths turn states, or None: a noun needs exactly one number, so listing guesses is no answer."""
   values = []
   for slot in slots_of(task):
     if slot.noun in LETTERS:

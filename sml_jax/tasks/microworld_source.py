@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.scripted import ScriptedTeacher, is_question, scripted_question
 from sml_jax.dialogue.teacher import place_of
-from sml_jax.tasks.executor import Executor
+from sml_jax.tasks.executor import Executor, Outcome, Submission, same
 from sml_jax.tasks.microworld import INPUTS, World, expected_outputs, slots_from_outputs, slots_of, stated_values
 from sml_jax.tasks.task import Reveal, Task, Verdict
 
@@ -26,11 +27,14 @@ class MicroworldSource:
     # Dev and test tasks are the same for every run seed.
     return self.world.task(domain, part, index, seed=self.seed if part == "train" else 0, reveal=reveal)
 
-  def _outcome(self, task: Task, text: str):
-    return self._executor.outputs(text, [[x] for x in INPUTS[task.private["style"]]])
+  def _outcome(self, task: Task, text: str) -> Outcome:
+    """What the function of a code turn returns; known already if `verify` has seen the turn."""
+    return self._executor.outputs_batch([_submission(task, text)])[0]
 
   def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
-    return [self._verdict(t, x) for t, x in zip(tasks, texts, strict=True)]
+    turns = list(zip(tasks, texts, strict=True))
+    self._executor.outputs_batch([_submission(t, x) for t, x in turns if t.domain == "code" and self.kind(t, x) == "answer_attempt"])
+    return [self._verdict(t, x) for t, x in turns]
 
   def _verdict(self, task: Task, text: str) -> Verdict:
     if self.kind(task, text) != "answer_attempt":
@@ -40,7 +44,7 @@ class MicroworldSource:
     outcome = self._outcome(task, text)
     if outcome.status == "failed":
       return "verifier_failed"
-    solved = outcome.status == "ok" and outcome.values == expected_outputs(task)
+    solved = outcome.status == "ok" and same(outcome.values, expected_outputs(task))
     return "solved" if solved else "wrong"
 
   def observe(self, task: Task, text: str) -> tuple[int, int] | None:
@@ -64,6 +68,10 @@ class MicroworldSource:
 
   def question(self, task: Task, dialogue: Dialogue) -> str:
     return scripted_question(task, dialogue.turns[-1].text, self.observe, place_of(task, dialogue))
+
+
+def _submission(task: Task, text: str) -> Submission:
+  return Submission(text, [[x] for x in INPUTS[task.private["style"]]])
 
 
 def make_source(config: Any) -> MicroworldSource:

@@ -15,8 +15,8 @@ _TOKEN = re.compile(
     r"(?P<above>\.?\d(?:[\d.,]*\d)?(?:[eE][+-]?\d+)?)(?:/(?P<below>\d+))?", re.ASCII)
 _NUMBER = re.compile(r"(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?|\.\d+", re.ASCII)
 _MAX_DIGITS = 40  # no text of a student makes the arithmetic slow
-_MARKER = re.compile(r"####|\\boxed\{|\banswer is\b", re.IGNORECASE)
-_SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)|####|\\boxed\{|\banswer is\b", re.IGNORECASE)
+_MARKER = re.compile(r"####|\\boxed\{|\banswer is", re.IGNORECASE)
+_SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)|####|\\boxed\{|\banswer is", re.IGNORECASE)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NOT = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
 

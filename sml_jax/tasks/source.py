@@ -1,13 +1,14 @@
 """Where tasks come from: a source gives tasks, judges student turns, names their kind and brings its teacher.
 
-`tasks.source` in the config is a name from SOURCES or an import path "package.module:function"; the function gets the config
-and returns an object with the methods of `Source`. examples/own_task.py is a complete one.
+`tasks.source` in the config is a name from SOURCES or an import path "package.module:function"; the function gets the
+config and returns an object with the methods of `Source`. examples/own_task.py is a complete one.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any, Protocol, Sequence
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.teacher import Teacher

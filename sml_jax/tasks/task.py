@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal, Mapping, Protocol
+from collections.abc import Mapping
+from typing import Any, Literal, Protocol
 
 Verdict = Literal["solved", "wrong", "no_attempt", "verifier_failed"]
 """`verifier_failed` is never the same as `wrong`: such a dialogue is invalid and leaves the statistics."""
