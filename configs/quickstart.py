@@ -1,4 +1,7 @@
-"""The whole method in miniature."""
+"""The whole method in miniature, from nothing: base student, offline SML, single-turn and multi-turn RL, evaluation.
+
+  python -m sml_jax.main --config=configs/quickstart.py --workdir=runs/quickstart
+"""
 
 from sml_jax import config as c
 
@@ -7,18 +10,34 @@ def get_config():
   config = c.get_default()
   config.model.max_length = 384
   config.eval_every = 50
-  rl = {"turns": 4, "steps": 200, "tasks_per_step": 32, "row_length": 128, "optimizer": {"learning_rate": 1.5e-4, "schedule": "constant", "warmup_steps": 5}}
+  config.eval_tasks = 256
   config.stages = c.to_config({
-      "base_data": c.stage("synthesize", author="scripted", dialogues=60_000, keep="all", turns=10),
-      "base": c.stage("sft", data="base_data", steps=900, batch_rows=40, row_length=200,
-                      optimizer={"learning_rate": 2e-3, "warmup_steps": 50, "end_lr_fraction": 0.05}),
-      "mt_sft_data": c.stage("synthesize", init="base", dialogues=12_800, keep="solved"),
-      "mt_sft": c.stage("sft", init="base", data="mt_sft_data", steps=80, batch_rows=40, row_length=200,
-                        optimizer={"learning_rate": 5e-4, "warmup_steps": 5}),
-      "mt_rl": c.stage("rl", init="mt_sft", **rl),
-      "st_rl": c.stage("rl", init="mt_sft", **{**rl, "turns": 1, "match_tokens": "mt_rl"}),
+      "base_data": c.stage("synthesize", author="scripted", dialogues=60_000, keep="all"),
+      "base": c.stage("sft", data="base_data", steps=2400, batch_rows=10, row_length=200, eval_every=0, checkpoint_every=600,
+                      optimizer={"learning_rate": 3e-3, "warmup_steps": 100, "end_lr_fraction": 0.02}),
+      "mt_sft_data": rollouts(),
+      "mt_sft": sft("mt_sft_data"),
+      "mt_rl": rl("mt_sft"),
+      "st_rl": rl("mt_sft", turns=1, match_tokens="mt_rl"),
       "evaluation": c.stage("evaluate", arms=("base", "mt_sft", "st_rl", "mt_rl"),
                             suites=("math", "code", "math_sharded", "code_sharded", "math_try_again"),
                             comparisons=("mt_rl-st_rl", "mt_rl-mt_sft", "st_rl-mt_sft")),
   })
   return config
+
+
+def rollouts(**keys):
+  """Dialogues of the base student with its teacher; the solved ones are kept."""
+  return c.stage("synthesize", init="base", dialogues=12_800, keep="solved", **keys)
+
+
+def sft(data, **keys):
+  """One pass over them."""
+  return c.stage("sft", init="base", data=data, steps=200, batch_rows=12, row_length=128, eval_every=0, checkpoint_every=200,
+                 optimizer={"learning_rate": 5e-4, "warmup_steps": 5}, **keys)
+
+
+def rl(init, **keys):
+  """GRPO: 32 tasks a step, 8 dialogues each."""
+  return c.stage("rl", init=init, steps=200, tasks_per_step=32, row_length=128,
+                 optimizer={"learning_rate": 4e-4, "schedule": "constant", "warmup_steps": 5}, **keys)

@@ -59,7 +59,8 @@ class Checkpoints:
     self.folder = epath.Path(folder)
     self._notify = notify
     self._saving: int | None = None
-    self._sigterm = False
+    self.sigterm = False  # Whether one came since `watch_sigterm`.
+    self._before = None  # What a SIGTERM did before `watch_sigterm`.
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self.folder, options=options)
 
@@ -143,7 +144,7 @@ class Checkpoints:
 
   def reached_preemption(self, step: int) -> bool:
     """True at the step at which every process must save and leave. Call it at every step on every process."""
-    return self._manager.reached_preemption(step) or self._sigterm
+    return self._manager.reached_preemption(step) or self.sigterm
 
   def watch_sigterm(self) -> None:
     """Makes `reached_preemption` true after a SIGTERM, which then no longer ends this process; a second one does.
@@ -152,18 +153,20 @@ class Checkpoints:
     """
     def note(signum, frame):
       del frame
-      self._sigterm = True
+      self.sigterm = True
       signal.signal(signum, signal.SIG_DFL)
 
     if jax.process_count() == 1:
-      signal.signal(signal.SIGTERM, note)
+      self._before = signal.signal(signal.SIGTERM, note)
 
   def close(self) -> None:
-    """Waits for the save under way and ends the threads.
+    """Waits for the save under way, ends the threads, and lets SIGTERM do what it did before.
 
     Raises:
       CheckpointError: the save under way failed.
     """
+    if self._before is not None:
+      signal.signal(signal.SIGTERM, self._before)
     self.wait()
     self._manager.close()
 

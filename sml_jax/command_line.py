@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
 import traceback
 from typing import Any
@@ -95,7 +96,7 @@ def _get_config(file: str) -> ConfigDict:
   path, _, argument = file.partition(":")
   if not path:
     raise ConfigError("no config file; write --config=configs/NAME.py")
-  spec = importlib.util.spec_from_file_location("sml_jax_user_config", path)
+  spec = importlib.util.spec_from_file_location("sml_jax_user_config", os.path.abspath(path))
   if spec is None or spec.loader is None:
     raise ConfigError(f"--config={file}: expected a Python file (.py)")
   module = importlib.util.module_from_spec(spec)
@@ -105,7 +106,7 @@ def _get_config(file: str) -> ConfigDict:
   except ConfigError as e:
     raise ConfigError(f"{_place(e, path)}: {e}") from None
   except FileNotFoundError as e:
-    if e.filename != path:
+    if e.filename != os.path.abspath(path):
       raise ConfigError(f"{_place(e, path)}: {e}") from e
     raise ConfigError(f"--config={file}: there is no such file") from None
   except Exception as e:
@@ -117,7 +118,8 @@ def _get_config(file: str) -> ConfigDict:
 
 def _place(error: BaseException, path: str) -> str:
   """path:line of the innermost frame that is in the config file."""
-  lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
+  frames = traceback.extract_tb(error.__traceback__)
+  lines = [frame.lineno for frame in frames if frame.filename == os.path.abspath(path)]
   return f"{path}:{lines[-1]}" if lines else path
 
 

@@ -89,7 +89,7 @@ KEYS: Table = {
         "split_salt": Key("0", "salt of the train, dev and test split; a new one draws new parts"),
         "convention_share": Key(0.75, "micro-world: share of problems with one hidden convention, the rest have two",
                                 low=0, high=1),
-        "convention_spread": Key((0.45, 0.14, 0.085, 0.05), "micro-world: chance of a convention's usual value, then "
+        "convention_spread": Key((0.36, 0.16, 0.1, 0.06), "micro-world: chance of a convention's usual value, then "
                                  "of one that is 1, 2, ... away (on each side)", item=float, low=0, high=1),
     },
     "dialogue": {
@@ -158,6 +158,8 @@ STAGE_KEYS: Mapping[str, Table] = {
         **_COMMON,
         **_DIALOGUE,
         **_TRAIN,
+        "micro_batch_rows": Key(32, "rows of one gradient accumulation; their number varies, so they are padded to a multiple",
+                                low=1, resume="free"),
         "tasks_per_step": Key(16, "tasks (groups) of a step", low=1),
         "group_size": Key(8, "dialogues of one task", low=2),
         "gamma": Key(0.7, "reward gamma^(n-1) for solved at student turn n", above=0, high=1),
@@ -178,7 +180,8 @@ STAGE_KEYS: Mapping[str, Table] = {
     "synthesize": {
         **_COMMON,
         **_DIALOGUE,
-        "author": Key("student", "who plays the student", choices=("student", "scripted")),
+        "author": Key("student", "who plays the student; reference = the canonical answer, said at once",
+                      choices=("student", "scripted", "reference")),
         "dialogues": Key(1000, "dialogues made, before `keep`", low=1),
         "keep": Key("solved", "which dialogues are stored for training", choices=("solved", "all")),
         "q_priming": Key(0.0, "base of P_Q(t) = base^t, the chance that a wrong turn t becomes a question; 0 = off",

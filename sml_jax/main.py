@@ -2,21 +2,28 @@
 
 A config lists stages, which run in order, each in its own folder under the workdir:
 
-  synthesize  dialogues: by a student and its teacher, or by scripted authors
+  synthesize  dialogues: by a student and its teacher, by scripted authors, or of the tasks' canonical answers
   sft         masked cross-entropy on the student's turns of such dialogues (the base student, offline SML, Q-priming)
   rl          GRPO over whole dialogues (online SML; with one turn, single-turn RL)
   evaluate    success by turn with its controls, summary.json and report.html
 
 The same command again goes on where it stopped: nothing done is done twice, and the numbers are those of a run that was
-never stopped. Lines of help on every key: --help. Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
+never stopped. --help says a line on every key. Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+  from sml_jax.huge_pages import restart_with_huge_pages
+
+  restart_with_huge_pages()
+
+import signal
 import sys
 import time
 import zlib
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -45,7 +52,7 @@ from sml_jax.learn.optimizer import make_optimizer
 from sml_jax.learn.trainer import Trainer
 from sml_jax.run import Preempted, Run, TrainingStage
 from sml_jax.tasks.task import Task
-from sml_jax.workdir import Workdir, WorkdirError, read_json, write_json
+from sml_jax.workdir import write_json
 
 ENDLESS_TASKS = 1 << 20
 """How many tasks of an endless source one order of the Grain pipeline covers."""
@@ -59,14 +66,16 @@ def main(argv: list[str]) -> int:
       return 0
     config = command_line.load(file, overrides)
     parallel.start()
-    workdir = Workdir(_workdir_argument(rest), config, write=jax.process_index() == 0)
+    if jax.process_count() == 1:
+      signal.signal(signal.SIGTERM, _leave)
+    folder = _workdir_argument(rest)
     with Progress(enabled=jax.process_index() == 0) as progress:
-      run = Run(config, workdir, progress)
-      for key, old, new in workdir.changes:
+      run = Run(config, folder, progress)
+      for key, old, new in run.workdir.changes:
         progress.log(f"config.{key}: was {old!r}, now {new!r}")
       stages = {"synthesize": synthesize, "sft": sft, "rl": rl, "evaluate": evaluate}
       for name, stage in config.stages.items():
-        if workdir.is_done(name):
+        if run.workdir.is_done(name):
           progress.log(f"{name}: done before")
         else:
           stages[stage.kind](run, name, stage)
@@ -78,9 +87,17 @@ def main(argv: list[str]) -> int:
   except (UserError, CheckpointError) as e:
     print(f"error: {e}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print("interrupted; run the same command again to go on", file=sys.stderr)
+    return 130
   except OSError as e:
     print(f"error: {e.filename or 'input or output'}: {e.strerror or e}", file=sys.stderr)
     return 1
+
+
+def _leave(signum: int, frame: Any) -> None:
+  """What SIGTERM does where there is nothing to save: whatever is written is written whole, or not at all."""
+  raise Preempted("left; run the same command again to go on")
 
 
 def _workdir_argument(rest: list[str]) -> str:
@@ -102,20 +119,22 @@ def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
   """Plays `stage.dialogues` dialogues in chunks; a chunk whose file exists is not played again."""
   folder = run.workdir.stage_dir(name)
   record = DialogueWriter(folder / "dialogues")
-  since, size = time.monotonic(), run.config.engine_rows * (8 if stage.author == "scripted" else 1)
+  since, size = time.monotonic(), run.config.engine_rows * (1 if stage.author == "student" else 8)
   chunks = -(-stage.dialogues // size)
   draw = _task_drawer(run, name, stage)
-  params = None if stage.author == "scripted" else run.initial_params(stage.init, name)
+  params = run.initial_params(stage.init, name) if stage.author == "student" else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature, stage.q_priming)
   run.progress.stage(name, chunks)
   for chunk in range(1, chunks + 1):
     first, count = (chunk - 1) * size, min(size, stage.dialogues - (chunk - 1) * size)
-    tasks = None if params is None else draw(count)
+    tasks = None if stage.author == "scripted" else draw(count)
     if chunk % jax.process_count() != jax.process_index():
       continue
     if not (record.folder / record.name(chunk, jax.process_index())).exists():
-      if params is None:
+      if stage.author == "scripted":
         dialogues = _authored(run, name, first, count)
+      elif stage.author == "reference":
+        dialogues = run.table.recite(tasks)
       else:
         dialogues = run.table.play(params, tasks, [0] * count, rules, run.key(name, chunk))
       record.write(chunk, jax.process_index(), dialogues)
@@ -217,7 +236,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
   reference = start if stage.kl_coef else None
   counters = {"sampled_student_tokens": 0, "groups": 0}
   loop = TrainingStage(run, name, trainer.init(start), stream, counters)
-  targets = [row["sampled_student_tokens"] for row in run.metrics_of(stage.match_tokens)] if stage.match_tokens else None
+  targets = _tokens_by_step(run, stage.match_tokens) if stage.match_tokens else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature)
   meter = Meter(run)
   for step in loop.steps():
@@ -232,8 +251,8 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
     dialogues = [d for g in groups for d in g.dialogues]
     loop.keep(step, dialogues)
     rows = [r for g in groups for r in g.token_rows(stage.truncated)]
-    if loop.step == 0 and step == 1 and rows:
-      show_dialogue(groups[0].dialogues[0], token_row(groups[0].dialogues[0]), run.renderer.pieces, run.progress.console)
+    if step == 1:
+      show_dialogue(dialogues[0], token_row(dialogues[0]), run.renderer.pieces, run.progress.console)
     with meter.part("train"):
       packed = pack_all(rows or [token_row(dialogues[0], mask_loss=True)], stage.row_length)
       for _ in range(stage.inner_updates):
@@ -242,22 +261,30 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
     meter.sample([len(run.renderer.render(d)) for d in dialogues])
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
-    loop.log(
-        step, {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read()}, success=success(dialogues)
-    )
+    metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read()}
+    loop.log(step, metrics, success=success(dialogues))
   loop.finish()
 
 
-def _play_groups(run: Run, stage: ConfigDict, loop: TrainingStage, tasks: list[Task], rules: Rules, step: int) -> list[Group]:
+def _play_groups(
+    run: Run, stage: ConfigDict, loop: TrainingStage, tasks: list[Task], rules: Rules, step: int
+) -> list[Group]:
   g = stage.group_size
   repeated = [t for t in tasks for _ in range(g)]
   dialogues = run.table.play(loop.state.params, repeated, list(range(g)) * len(tasks), rules, run.key(loop.name, step))
   loop.counters["sampled_student_tokens"] += sum(d.sampled_tokens for d in dialogues)
   loop.counters["groups"] += len(tasks)
-  return credit_groups(dialogues, stage)
+  return credit_groups(dialogues, stage, run.rewards[loop.name])
 
 
-def _groups_to_match(targets: list[int], step: int, stage: ConfigDict, counters: dict[str, int]) -> int:
+def _tokens_by_step(run: Run, name: str) -> list[float]:
+  """Student tokens that a finished rl stage had sampled by each of its steps; interpolated between logged ones."""
+  rows = run.metrics_of(name)
+  known = [(0, 0), *((row["step"], row["sampled_student_tokens"]) for row in rows)]
+  return np.interp(range(1, known[-1][0] + 1), *zip(*known, strict=True)).tolist()
+
+
+def _groups_to_match(targets: list[float], step: int, stage: ConfigDict, counters: dict[str, int]) -> int:
   """How many groups bring the sampled student tokens up to what the matched stage had sampled by this step."""
   if step > len(targets):
     raise UserError(f"stages: {stage.match_tokens} has {len(targets)} steps to match, and this one wants step {step}")
@@ -343,8 +370,9 @@ def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
     record.write(0, 0, dialogues)
     run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
   if jax.process_index() == 0:
-    run.workdir.mark_done(name, {"seconds": time.monotonic() - since})
-    report(run, name, stage)
+    seconds = time.monotonic() - since
+    report(run, name, stage, seconds)
+    run.workdir.mark_done(name, {"seconds": seconds})
 
 
 def _evaluation_jobs(stage: ConfigDict) -> Iterator[tuple[str, str, str]]:
@@ -354,7 +382,7 @@ def _evaluation_jobs(stage: ConfigDict) -> Iterator[tuple[str, str, str]]:
         yield arm, suite, evaluator
 
 
-def report(run: Run, name: str, stage: ConfigDict) -> None:
+def report(run: Run, name: str, stage: ConfigDict, seconds: float) -> None:
   """summary.json, report.html and success.png from the record alone."""
   folder, workdir = run.workdir.path / name, run.workdir
   results: dict[str, dict[str, SuiteResult]] = {}
@@ -371,7 +399,7 @@ def report(run: Run, name: str, stage: ConfigDict) -> None:
   summary = build_summary(
       results,
       config=run.config.to_dict(),
-      seconds={s: info["seconds"] for s, info in done.items()},
+      seconds={s: info["seconds"] for s, info in done.items()} | {name: seconds},
       checkpoints={arm: str(run.checkpoint_dir(arm)) if arm in run.config.stages else arm for arm in stage.arms},
       sampled_student_tokens={s: info.get("sampled_student_tokens", 0) for s, info in done.items()},
       comparisons=[tuple(pair.split("-")) for pair in stage.comparisons],
@@ -379,7 +407,8 @@ def report(run: Run, name: str, stage: ConfigDict) -> None:
       tries=stage.tries,
   )
   write_json(workdir.path / "summary.json", summary)
-  to_read = {arm: [d for suite in stage.suites for d in results[arm][suite].dialogues[: 20 // len(stage.suites)]] for arm in stage.arms}
+  a_suite = -(-20 // len(stage.suites))
+  to_read = {arm: [d for s in stage.suites for d in results[arm][s].dialogues[:a_suite]] for arm in stage.arms}
   metrics = {s: rows for s in run.config.stages if (rows := run.metrics_of(s))}
   write_report(workdir.path / "report.html", summary, metrics, to_read, run.renderer.pieces)
   save_png(success_figure(summary), workdir.path / "success.png")

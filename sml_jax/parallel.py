@@ -40,7 +40,7 @@ def make_mesh(data: int = 1, fsdp: int = -1, model: int = 1) -> Mesh:
   sizes, devices = [data, fsdp, model], jax.device_count()
   if sizes.count(-1) == 1:
     known = int(np.prod([s for s in sizes if s != -1]))
-    sizes[sizes.index(-1)] = devices // known
+    sizes[sizes.index(-1)] = devices // max(1, known)  # a size of 0 is refused below
   if -1 in sizes or int(np.prod(sizes)) != devices:
     wanted = f"data x fsdp x model = {data} x {fsdp} x {model}"
     raise UserError(f"mesh: {wanted} does not make the {devices} devices there are")

@@ -24,7 +24,7 @@ from sml_jax.learn.flops import peak_flops
 from sml_jax.learn.trainer import TrainState
 from sml_jax.models.transformer import Model, ModelConfig, Params
 from sml_jax.sampling.engine import Engine
-from sml_jax.tasks.source import make_source
+from sml_jax.tasks.source import load, make_source
 from sml_jax.workdir import Workdir
 
 
@@ -39,16 +39,21 @@ class Run:
     UserError: whatever the config asks for that is not there or does not fit.
   """
 
-  def __init__(self, config: ConfigDict, workdir: Workdir, progress: Progress):
-    self.config, self.workdir, self.progress = config, workdir, progress
+  def __init__(self, config: ConfigDict, folder: epath.PathLike, progress: Progress):
+    self.config, self.progress = config, progress
     self.mesh = parallel.make_mesh(**config.mesh)
     self.renderer = Renderer(config.tokenizer)
     self.model = Model(model_config(config, self.renderer.vocab_size))
     self.budget = TokenBudget(*(config.dialogue[f"max_{part}_tokens"] for part in ("problem", "turn", "reply")))
     self.source = make_source(config)
+    own = {name: s.reward for name, s in config.stages.items() if s.kind == "rl"}
+    self.rewards = {name: load(path, f"stages.{name}.reward") if path else None for name, path in own.items()}
+    self.table = self._table()
+    # Last: a config that asks for what is not there has not claimed the folder, and may be mended.
+    self.workdir = Workdir(folder, config, write=jax.process_index() == 0)
+    self.workdir.keep("tokenizer", self.renderer.fingerprint, f"was begun with another tokenizer than {self.renderer.file}")
 
-  @functools.cached_property
-  def table(self) -> Table:
+  def _table(self) -> Table:
     """The one engine of the run, with room for the longest dialogue that any stage plays."""
     c = self.config
     turns = max([c.dialogue.turns, *(s.turns for s in c.stages.values() if "turns" in s)])
@@ -132,7 +137,7 @@ class TrainingStage:
     self.checkpoints = checkpoint.Checkpoints(run.checkpoint_dir(name), run.config.keep_checkpoints, notify=run.progress.log)
     self.checkpoints.watch_sigterm()
     self.state, self.step, self.counters = state, 0, dict(counters or {})
-    self.seconds = 0.0
+    self.seconds, self.leaving = 0.0, False
     if restored := self.checkpoints.restore(state):
       self.step, self.state, meta, data_state = restored
       self.counters, self.seconds = meta["counters"], meta["seconds"]
@@ -150,11 +155,11 @@ class TrainingStage:
       self.step += 1
       now = time.monotonic()
       self.seconds, since = self.seconds + now - since, now
-      leave = self.checkpoints.reached_preemption(self.step)
+      self.leaving = self.checkpoints.reached_preemption(self.step)
       every = self.config.checkpoint_every
-      if leave or self.step == self.config.steps or (every and self.step % every == 0):
+      if self.leaving or self.step == self.config.steps or (every and self.step % every == 0):
         self._save()
-      if leave and self.step < self.config.steps:
+      if self.leaving and self.step < self.config.steps:
         self.checkpoints.close()
         self.metrics.close()
         raise Preempted(f"{self.name}: saved step {self.step} and left; run the same command again to go on")
@@ -185,3 +190,5 @@ class TrainingStage:
     self.metrics.close()
     if self.first:
       self.run.workdir.mark_done(self.name, {"seconds": self.seconds, **self.counters, **info})
+    if self.leaving or self.checkpoints.sigterm:
+      raise Preempted(f"{self.name}: done, and left; run the same command again to go on")

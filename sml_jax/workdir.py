@@ -42,6 +42,7 @@ class Workdir:
   def __init__(self, path: epath.PathLike, config: ConfigDict, write: bool = True):
     self.path = epath.Path(path)
     self.changes: list[tuple[str, Any, Any]] = []
+    self._write = write
     if not write:
       return
     if self.path.exists() and not self.path.is_dir():
@@ -62,6 +63,23 @@ class Workdir:
     # Last, so that a kill in between logs a change twice rather than never.
     if self.changes or not saved.exists():
       write_json(saved, new)
+
+  def keep(self, name: str, value: str, otherwise: str) -> None:
+    """Notes in kept.json what a file that the config names held, and refuses the folder where it is another one now.
+
+    Args:
+      name, value: what it is of, and its fingerprint.
+      otherwise: end of the error's sentence.
+
+    Raises:
+      WorkdirError: the folder has another value.
+    """
+    file = self.path / "kept.json"
+    kept = read_json(file) if file.exists() else {}
+    if kept.get(name, value) != value:
+      raise WorkdirError(f"{self.path}: {otherwise}; choose another --workdir, or go back to the old file")
+    if self._write and name not in kept:
+      write_json(file, kept | {name: value})
 
   def stage_dir(self, name: str) -> epath.Path:
     """The folder of a stage; made if it is not there."""

@@ -234,9 +234,10 @@ def test_sigterm_is_seen_at_the_next_step(tmp_path):
     os.kill(os.getpid(), signal.SIGTERM)
     assert checkpoints.reached_preemption(2)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # A second one ends the process.
+    checkpoints.close()
+    assert signal.getsignal(signal.SIGTERM) == previous and checkpoints.sigterm
   finally:
     signal.signal(signal.SIGTERM, previous)
-    checkpoints.close()
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int32", "bool", "uint8"])

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from sml_jax.data.rows import TokenRow
+from sml_jax.errors import UserError
 
 PackedBatch = dict[str, np.ndarray]
 """A TokenRow's arrays padded with 0, and `segments` int32, which dialogue of the row a token belongs to (from 1; 0 is
@@ -71,7 +72,7 @@ class PackingPlan:
     too_long: what to do with a dialogue longer than a row: refuse it, or leave it out and count it in `dropped`.
 
   Raises:
-    ValueError: a dialogue is longer than a row (names it) or empty, or none is left.
+    UserError: a dialogue is longer than a row (names it) or empty, or none is left.
   """
 
   def __init__(
@@ -86,13 +87,13 @@ class PackingPlan:
     lengths = np.asarray(lengths, np.int64)
     long = np.flatnonzero(lengths > row_length)
     if long.size and too_long == "error":
-      raise ValueError(f"dialogue {long[0]} has {lengths[long[0]]} tokens, more than the row length {row_length}")
+      raise UserError(f"dialogue {long[0]} has {lengths[long[0]]} tokens, more than the row length {row_length}")
     if (empty := np.flatnonzero(lengths < 1)).size:
-      raise ValueError(f"dialogue {empty[0]} has no tokens")
+      raise UserError(f"dialogue {empty[0]} has no tokens")
     self.dropped = int(long.size)
     self._kept = np.flatnonzero(lengths <= row_length)
     if not self._kept.size:
-      raise ValueError(f"no dialogue of {lengths.size} fits into the row length {row_length}")
+      raise UserError(f"no dialogue of {lengths.size} fits into the row length {row_length}")
     self._lengths, self._row_length, self._seed, self._packing = lengths, row_length, seed, packing
     self._epochs: dict[int, list[list[int]]] = {}
     self._starts = [0]  # Row at which each epoch starts; one more than epochs planned so far.
@@ -125,11 +126,11 @@ def pack(rows: Sequence[TokenRow], row_length: int) -> PackedBatch:
   The first token of a segment gets weight 0: there is nothing to predict it from, packed or not.
 
   Raises:
-    ValueError: they do not fit.
+    UserError: they do not fit.
   """
   total = sum(len(row["tokens"]) for row in rows)
   if total > row_length:
-    raise ValueError(f"{len(rows)} dialogues of {total} tokens do not fit into the row length {row_length}")
+    raise UserError(f"{len(rows)} dialogues of {total} tokens do not fit into the row length {row_length}")
   out = {
       "tokens": np.zeros(row_length, np.int32),
       "weights": np.zeros(row_length, np.float32),
@@ -156,14 +157,14 @@ def pack_all(rows: Sequence[TokenRow], row_length: int, *, packing: bool = True)
   The same dialogues in the same order give the same arrays; sort by (task, sample) first.
 
   Raises:
-    ValueError: there are none, or one is longer than a row (names it).
+    UserError: there are none, or one is longer than a row (names it).
   """
   lengths = [len(row["tokens"]) for row in rows]
   if not lengths:
-    raise ValueError("there are no dialogues to pack")
+    raise UserError("there are no dialogues to pack")
   for index, length in enumerate(lengths):
     if length > row_length:
-      raise ValueError(f"dialogue {index} has {length} tokens, more than the row length {row_length}")
+      raise UserError(f"dialogue {index} has {length} tokens, more than the row length {row_length}")
   plan = best_fit(lengths, row_length) if packing else [[i] for i in range(len(rows))]
   return stack([pack([rows[i] for i in row], row_length) for row in plan])
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from sml_jax.data.packing import PackedBatch, PackingPlan, epoch_order, pack, stack
 from sml_jax.data.rows import TokenRow
+from sml_jax.errors import UserError
 
 # Grain wants a length. No run takes this many steps, and a multiple of any batch size is still below 2^63.
 _ENDLESS = 2**60
@@ -47,7 +48,7 @@ def training_batches(
     An iterator over PackedBatch arrays [B / process_count, T], with get_state and set_state.
 
   Raises:
-    ValueError: B does not divide, or a dialogue is longer than a row.
+    UserError: B does not divide, or a dialogue is longer than a row.
   """
   lengths = [len(token_rows[i]["tokens"]) for i in range(len(token_rows))]
   plan = PackingPlan(lengths, row_length, seed, packing=packing, too_long=too_long)
@@ -67,17 +68,17 @@ def task_batches(
     An iterator over int64 arrays [tasks_per_step / process_count], with get_state and set_state.
 
   Raises:
-    ValueError: fewer tasks than a step takes, or tasks_per_step is not a multiple of process_count.
+    UserError: fewer tasks than a step takes, or tasks_per_step is not a multiple of process_count.
   """
   if n_tasks < tasks_per_step:
-    raise ValueError(f"a step takes {tasks_per_step} different tasks, but there are only {n_tasks}")
+    raise UserError(f"a step takes {tasks_per_step} different tasks, but there are only {n_tasks}")
   tasks = grain.MapDataset.source(_TaskOrder(n_tasks, n_tasks - n_tasks % tasks_per_step, seed))
   return _steps(tasks, tasks_per_step, process_index, process_count, batch_fn=np.asarray, read_threads=0)
 
 
 def _steps(elements, batch, process_index, process_count, batch_fn, read_threads) -> grain.DatasetIterator:
   if batch % process_count:
-    raise ValueError(f"a batch of {batch} does not divide among {process_count} processes")
+    raise UserError(f"a batch of {batch} does not divide among {process_count} processes")
   local = elements[process_index::process_count].batch(batch // process_count, batch_fn=batch_fn)
   # One thread that keeps a few batches ready is enough: rows are in memory or a cheap read away.
   options = grain.ReadOptions(num_threads=read_threads, prefetch_buffer_size=4 * read_threads)

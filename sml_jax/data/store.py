@@ -15,6 +15,7 @@ from etils import epath
 
 from sml_jax.data.fields import check_fields
 from sml_jax.dialogue.record import Dialogue, Turn
+from sml_jax.errors import UserError
 
 _NAME = re.compile(r"step_(\d{8,})\.p(\d+)\.jsonl\.gz")
 _MARKER = "record.sha256"
@@ -37,12 +38,20 @@ class DialogueWriter:
     return f"step_{step:08d}.p{process}.jsonl.gz"
 
   def write(self, step: int, process: int, dialogues: Sequence[Dialogue]) -> epath.Path:
-    """Writes (or replaces) one step's dialogues of one process and returns the object's path."""
+    """Writes (or replaces) one step's dialogues of one process and returns the object's path.
+
+    Raises:
+      UserError: the disk is full, or the folder cannot be written; an object of that name is untouched.
+    """
     path = self.folder / self.name(step, process)
     lines = "".join(d.to_json() + "\n" for d in dialogues)
     part = self.folder / f".{path.name}.part"
-    part.write_bytes(gzip.compress(lines.encode(), compresslevel=1, mtime=0))
-    part.replace(path)
+    try:
+      part.write_bytes(gzip.compress(lines.encode(), compresslevel=1, mtime=0))
+      part.replace(path)
+    except OSError as e:
+      part.unlink(missing_ok=True)
+      raise UserError(f"cannot write {path}: {e.strerror or e}") from e
     return path
 
   def discard_after(self, step: int) -> int:
@@ -67,7 +76,7 @@ def read_dialogues(folder: epath.PathLike, steps: Container[int] | None = None) 
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: a line is not a dialogue; names file, line and field.
+    UserError: a line is not a dialogue; names file, line and field.
   """
   for path, step, _ in _objects(folder):
     if steps is None or step in steps:
@@ -85,7 +94,7 @@ def build_dataset(folder: epath.PathLike, out_dir: epath.PathLike) -> epath.Path
     The folder to give to `open_dataset`.
 
   Raises:
-    ValueError: a line is not a dialogue, or there are no dialogues at all.
+    UserError: a line is not a dialogue, or there are no dialogues at all.
   """
   folder, out_dir = epath.Path(folder), epath.Path(out_dir)
   marker, digest = out_dir / _MARKER, _digest(folder)
@@ -164,7 +173,7 @@ class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         yield index, {"dialogue": line}
         index += 1
     if not index:
-      raise ValueError(f"{self._record} holds no dialogues")
+      raise UserError(f"{self._record} holds no dialogues")
 
 
 def _objects(folder: epath.PathLike) -> list[tuple[epath.Path, int, int]]:
@@ -177,7 +186,7 @@ def _lines(path: epath.Path) -> Iterator[tuple[int, str]]:
   try:
     text = gzip.decompress(path.read_bytes()).decode()
   except (OSError, EOFError, UnicodeDecodeError) as e:
-    raise ValueError(f"{path}: not a gzip file of text: {e}") from None
+    raise UserError(f"{path}: not a gzip file of text: {e}") from None
   yield from enumerate(text.rstrip("\n").split("\n") if text else [], 1)  # Not splitlines: text may hold U+2028.
 
 
@@ -193,5 +202,5 @@ def _fields(line: str, path: epath.Path, number: int) -> dict:
     fields = json.loads(line)
     check_fields(fields, Dialogue)
   except ValueError as e:
-    raise ValueError(f"{path}, line {number}: {e}") from None
+    raise UserError(f"{path}, line {number}: {e}") from None
   return fields

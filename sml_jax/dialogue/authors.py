@@ -9,7 +9,7 @@ import numpy as np
 from sml_jax.dialogue.record import Dialogue, Feedback
 from sml_jax.dialogue.renderer import Renderer
 from sml_jax.dialogue.scripted import Authors, ScriptedStudent, ScriptedTeacher
-from sml_jax.tasks.microworld import NAMES, NOUNS, STORY_MINUS, STORY_PLUS, World, answer_text, slots_of
+from sml_jax.tasks.microworld import ASK_ONE, World, answer_text, slots_of
 from sml_jax.tasks.task import Task
 
 
@@ -21,15 +21,15 @@ class Mixture:
     authors: how the authors behave.
     long: share with 10 turns instead of 4.
     sharded, plain: share of underspecified tasks, and of tasks without hidden conventions.
-    lessons: share of one-line sums, answered at once: cheap practice in arithmetic.
+    lessons: share of single clauses, answered at once: cheap practice in arithmetic.
     arms: share of each feedback arm other than full.
   """
 
   authors: Authors = dataclasses.field(default_factory=Authors)
-  long: float = 0.12
+  long: float = 0.06
   sharded: float = 0.1
   plain: float = 0.08
-  lessons: float = 0.06
+  lessons: float = 0.3
   arms: tuple[tuple[Feedback, float], ...] = (
       ("none", 0.06), ("try_again", 0.05), ("no_private", 0.04), ("binary", 0.03)
   )
@@ -39,7 +39,7 @@ def author_dialogue(world: World, mixture: Mixture, renderer: Renderer, index: i
   """Dialogue number `index` of the base student's data: a function of its arguments alone."""
   rng = np.random.default_rng((seed, index))
   if rng.random() < mixture.lessons:
-    return _lesson(renderer, rng, index)
+    return _lesson(world, renderer, index, seed)
   domain = "math" if rng.random() < 0.5 else "code"
   turns = 10 if rng.random() < mixture.long else 4
   u = rng.random()
@@ -85,16 +85,12 @@ def _play(
   return dialogue
 
 
-def _lesson(renderer: Renderer, rng: np.random.Generator, index: int) -> Dialogue:
-  """One noun, one plain sum, answered at once."""
-  nouns = [n for part in NOUNS.values() for n in part]
-  noun, name = nouns[int(rng.integers(len(nouns)))], NAMES[int(rng.integers(len(NAMES)))]
-  plus = rng.random() < 0.6
-  base, amount = (int(rng.integers(1, 13)) if plus else int(rng.integers(10, 19))), int(rng.integers(1, 10))
-  clauses = (STORY_PLUS if plus else STORY_MINUS)["train"]
-  clause = clauses[int(rng.integers(len(clauses)))].format(p=name, n=base, s=noun, m=amount)
-  value = base + amount if plus else base - amount
-  answer = renderer.student_turn(f"{value} {noun}.")
-  answer.kind, answer.verdict = "answer_attempt", "solved"
-  turns = [renderer.teacher_turn(f"{clause} How many {noun} now?"), answer]
+def _lesson(world: World, renderer: Renderer, index: int, seed: int) -> Dialogue:
+  """The first clause of a plain problem, asked for alone and answered at once."""
+  task = world.task("math", "train", index, seed=seed + 1000, plain=True, all_nouns=True)
+  slot, style = slots_of(task)[0], task.private["style"]
+  answer = f"{slot.noun} is {slot.value}." if style == "sum" else f"{slot.value} {slot.noun}."
+  turn = renderer.student_turn(answer)
+  turn.kind, turn.verdict = "answer_attempt", "solved"
+  turns = [renderer.teacher_turn(f"{slot.text(exact=True)} {ASK_ONE[style].format(s=slot.noun)}"), turn]
   return Dialogue(f"lesson-{index}", "math", 0, "full", turns, "solved", renderer.bos)

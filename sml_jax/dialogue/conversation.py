@@ -16,6 +16,7 @@ import numpy as np
 from sml_jax.dialogue.record import Dialogue, End, Feedback, Turn
 from sml_jax.dialogue.renderer import Renderer
 from sml_jax.dialogue.teacher import Teacher, hidden_shards
+from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
 from sml_jax.tasks.source import Source
@@ -65,6 +66,7 @@ class Table:
   def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget):
     self.engine, self.renderer, self.source, self.budget = engine, renderer, source, budget
     self._keys = jax.jit(jax.vmap(_place_key, (None, 0, 0, None)))
+    self._chances = jax.jit(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2**31 - 1))))
 
   def play(
       self, params: Params, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array
@@ -77,6 +79,8 @@ class Table:
       rules: of the rollout.
       key: of (seed, stage, step); the rest of a token's place is folded in here.
     """
+    if (most := self.budget.length(rules.turns)) > self.engine.slots:
+      raise ValueError(f"{rules.turns} turns may take {most} tokens, but the engine's rows have {self.engine.slots}")
     student = self.engine.decode_params(params)
     teacher = self.source.teacher(rules.feedback)
     out = []
@@ -85,12 +89,32 @@ class Table:
       out += self._play_batch(student, teacher, tasks[start:stop], samples[start:stop], rules, key)
     return out
 
+  def recite(self, tasks: Sequence[Task]) -> list[Dialogue]:
+    """Dialogues of one turn, in which the student says its task's canonical answer: a data set's own solutions.
+
+    Judged as any other turn. What does not fit the budget ends as context_full, without a student turn.
+    """
+    rules = Rules(turns=1)
+    dialogues = [self._open(t, 0, rules.feedback) for t in tasks]
+    told = []
+    for task, d in zip(tasks, dialogues, strict=True):
+      turn = self.renderer.student_turn(task.answer)
+      before = len(d.bos) + len(d.turns[0].tokens) + len(turn.prompt)
+      if before > self.budget.problem or len(turn.tokens) > self.budget.turn:
+        d.end, d.turns[0].tokens = "context_full", []
+      else:
+        d.turns.append(turn)
+        told.append((task, d))
+    self._judge([t for t, _ in told], [d for _, d in told], 1, rules)
+    return dialogues
+
   def _play_batch(self, params, teacher: Teacher, tasks, samples, rules: Rules, key) -> list[Dialogue]:
     engine, renderer, b = self.engine, self.renderer, self.engine.rows
     dialogues = [self._open(t, s, rules.feedback) for t, s in zip(tasks, samples, strict=True)]
     feed = [[*d.bos, *d.turns[0].tokens, *renderer.student_prompt()] for d in dialogues]
     for d, tokens in zip(dialogues, feed, strict=True):
-      d.end = "context_full" if len(tokens) > self.budget.problem else None
+      if len(tokens) > self.budget.problem:
+        d.end, d.turns[0].tokens = "context_full", []  # nobody reads it: in the record as text alone
     task_ids = _padded([zlib.crc32(t.id.encode()) for t in tasks], b)
     sample_ids = _padded(samples, b)
     answers = [list(renderer.student_turn(t.answer).tokens) for t in tasks] if rules.answer_nll else []
@@ -113,7 +137,7 @@ class Table:
         if nll is not None:
           dialogues[i].turns[-1].answer_nll = float(nll[i])
       self._judge([tasks[i] for i in live], [dialogues[i] for i in live], min(turn, rules.turns), rules)
-      rows, questions = self._ask_instead(rows, live, tasks, dialogues, turn, rules, key)
+      rows, questions = self._ask_instead(rows, live, tasks, dialogues, turn, rules, keys)
       live = [i for i in live if dialogues[i].end is None]
       replies = teacher.reply([tasks[i] for i in live], [dialogues[i] for i in live])
       for i, reply in zip(live, replies, strict=True):
@@ -135,21 +159,25 @@ class Table:
       last.verdict = "no_attempt" if last.cut else verdict
       dialogue.end = _end(task, last, turn, rules)
 
-  def _ask_instead(self, rows, live, tasks, dialogues, turn, rules: Rules, key):
+  def _ask_instead(self, rows, live, tasks, dialogues, turn, rules: Rules, keys):
     """Q-priming: replaces wrong turns by questions with probability base^turn.
 
     Returns the rows, and {row: the question's tokens}.
     """
     questions, forget = {}, np.zeros(self.engine.rows, np.int32)
-    for i in live if rules.q_priming else ():
+    if not rules.q_priming:
+      return rows, questions
+    chances = np.asarray(self._chances(keys))
+    for i in live:
       last = dialogues[i].turns[-1]
       if last.verdict != "wrong" or dialogues[i].end not in (None, "turn_limit"):
         continue
-      place = _place_key(key, zlib.crc32(tasks[i].id.encode()), dialogues[i].sample, turn)
-      if jax.random.uniform(jax.random.fold_in(place, 2**31 - 1)) >= rules.q_priming**turn:
+      if chances[i] >= rules.q_priming**turn:
         continue
       forget[i] = len(last.tokens)
       question = self.renderer.student_turn(self.source.question(tasks[i], dialogues[i]))
+      if (n := len(question.tokens)) > self.budget.turn:
+        raise UserError(f"q_priming: a question of {n} tokens, more than dialogue.max_turn_tokens ({self.budget.turn})")
       question.injected, question.hidden, question.verdict = True, last.hidden, "no_attempt"
       question.kind = self.source.kind(tasks[i], question.text)
       dialogues[i].turns[-1] = question
@@ -159,10 +187,10 @@ class Table:
   def _answer(self, dialogue: Dialogue, reply: str | None) -> None:
     if reply is None:
       dialogue.end = "teacher_failed"
-      reply = ""
+      return
     turn = self.renderer.teacher_turn(reply)
     if len(turn.tokens) + len(self.renderer.student_prompt()) > self.budget.reply:
-      dialogue.end = dialogue.end or "context_full"
+      dialogue.end, turn.tokens = "context_full", []  # as a problem that is too long
     dialogue.turns.append(turn)
 
 

@@ -40,10 +40,16 @@ class Renderer:
     if not file.exists():
       raise TokenizerError(f"tokenizer {file}: no such file")
     try:
-      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=file.read_bytes())
+      content = file.read_bytes()
+    except OSError as e:
+      raise TokenizerError(f"tokenizer {file}: {e.strerror}") from None
+    if not content:  # SentencePiece would take it for a model without pieces
+      raise TokenizerError(f"tokenizer {file}: the file is empty")
+    try:
+      self._pieces = sentencepiece.SentencePieceProcessor(model_proto=content)
     except RuntimeError as e:
       raise TokenizerError(f"tokenizer {file}: not a SentencePiece model ({str(e).splitlines()[0]})") from None
-    self.fingerprint = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+    self.fingerprint = hashlib.sha256(content).hexdigest()[:16]
     ids = {}
     for piece in (TEACHER, STUDENT, END):
       ids[piece] = self._pieces.piece_to_id(piece)

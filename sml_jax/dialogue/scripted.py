@@ -10,7 +10,7 @@ import numpy as np
 
 from sml_jax.dialogue.record import Dialogue, Feedback
 from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, choose, hidden_shards, place_of
-from sml_jax.tasks.microworld import Slot, World, slots_of
+from sml_jax.tasks.microworld import LARGEST, Slot, World, slots_of
 from sml_jax.tasks.task import Task
 
 GRADED = (
@@ -33,7 +33,7 @@ def is_question(text: str) -> bool:
 
 
 def graded(slot: Slot, value: int, place: tuple) -> str:
-  """Quotes the student's value for a wrong slot and says which way it is off: all local, so a small model can use it."""
+  """Quotes the student's value for a wrong slot and says which way it is off: local, so a small model can use it."""
   much = "far too" if abs(value - slot.value) >= FAR else "too"
   way = "low" if value < slot.value else "high"
   usual = choose(USUAL_WORDS, *place)
@@ -117,7 +117,8 @@ class ScriptedTeacher:
     donor = self.world.task(task.domain, "train", int(choose(tuple(map(str, range(10_000))), "donor", *place)), seed=1)
     slot = slots_of(donor)[int(choose("01", "slot", *place))]
     off = int(choose(("-4", "-2", "-1", "1", "2", "4"), "off", *place))
-    return graded(slot, max(0, slot.value + off) if slot.value + off != slot.value else slot.value + 1, place)
+    value = slot.value + off if 0 <= slot.value + off <= LARGEST else slot.value - off
+    return graded(slot, value, place)
 
 
 def _mentions(text: str, slot: Slot) -> bool:
@@ -148,7 +149,7 @@ class Authors:
     ask_sharded: the same while a shard is hidden.
   """
 
-  attentive: float = 0.2
+  attentive: float = 0.4
   use: float = 0.9
   rare_use: float = 0.04
   repeat: float = 0.6
@@ -195,8 +196,7 @@ class ScriptedStudent:
         self.values = [*self.values[:i], slot.value, *self.values[i + 1 :]]
         return True
       if _mentions(text, slot) and ("low" in text or "high" in text):
-        step = 1 + int(self.rng.random() < 0.38)
-        step += 2 if "far too" in text else 0
+        step = FAR if "far too" in text else 1
         moved = self.values[i] + (step if "low" in text else -step)
         self.values = [*self.values[:i], max(0, moved), *self.values[i + 1 :]]
         return True

@@ -18,7 +18,7 @@ from sml_jax.tasks.microworld import LARGEST, LETTERS, NAMES, NOUNS, USUAL
 
 _OUT = flags.DEFINE_string("out", None, "File to write.", required=True)
 _TEXT = flags.DEFINE_string("text", "", "Text file to train on, one sentence a line; empty = micro-world text.")
-_PIECES = flags.DEFINE_integer("pieces", 360, "Number of pieces.", lower_bound=150)
+_PIECES = flags.DEFINE_integer("pieces", 384, "Number of pieces.", lower_bound=150)
 
 
 def train(sentences: list[str], pieces: int, whole: list[str] = ()) -> bytes:
@@ -73,7 +73,7 @@ def microworld_words() -> list[str]:
   """Pieces that must stay whole: the numbers, and the words that fill a slot."""
   nouns = [n for part in NOUNS.values() for n in part]
   code = ["factor", "constant", "limit"]
-  joints = ["the", "gets", "finds", "buys", "loses", "sells", "gives"]  # held-out templates put these in new places
+  joints = ["the", "Now", "gets", "finds", "buys", "loses", "sells", "gives"]  # held-out templates put these in new places
   words = [*map(str, range(LARGEST + 1)), *NAMES, *nouns, *code, *joints, *LETTERS, *USUAL]
   return ["\u2581" + w.replace(" ", "\u2581") for w in words]
 

@@ -61,7 +61,7 @@ def difference(summary: Summary, pair: str, suite: str, turn: int) -> tuple[floa
 
 def notes(summary: Summary) -> list[str]:
   """What a reader must know before believing the claims: lost ground, and what plain resampling would reach."""
-  out = []
+  out = _next_to_nothing(summary)
   lost = [f"{suite} {points(*cell)} at turn {turn}" for suite, turn, cell in _lost_ground(summary)]
   if lost:
     out.append(
@@ -77,6 +77,17 @@ def notes(summary: Summary) -> list[str]:
     if level:
       out.append(f"It is not shown that four turns of mt_rl beat four independent tries of {who}: {'; '.join(level)}.")
   return out
+
+
+def _next_to_nothing(summary: Summary) -> list[str]:
+  """One sentence if no arm solves a tenth of any suite by its last turn: its curves then say nothing."""
+  best = [e["success_by_turn"][-1] or 0.0 for arm in summary["arms"].values() for e in arm["eval"].values()]
+  if not best or max(best) >= 0.1:
+    return []
+  return [
+      f"These students solve next to nothing (at most {max(best):.1%} of any suite): nothing about learning from "
+      "feedback can be read off these curves. The dialogues are there to read."
+  ]
 
 
 def _lost_ground(summary: Summary) -> list[tuple[str, int, tuple[float, list]]]:

@@ -10,6 +10,8 @@ from typing import Any
 
 from etils import epath
 
+from sml_jax.errors import UserError
+
 CLOCK = frozenset({"seconds", "tokens_per_second", "mfu"})
 """Metrics that a clock made: kept under "clock", apart from what a resumed run must repeat to the bit."""
 
@@ -27,7 +29,7 @@ class MetricsLog:
     enabled: False on all processes but the first: then nothing is read or written.
 
   Raises:
-    ValueError: if an existing row is not JSON with a step (file and line are named).
+    UserError: if an existing row is not JSON with a step (file and line are named).
   """
 
   def __init__(self, folder, stage: str, *, every_seconds: float = 10.0, enabled: bool = True):
@@ -62,7 +64,7 @@ class MetricsLog:
       self.flush()
 
   def flush(self) -> None:
-    """Writes everything now. Raises OSError if it cannot; the file before is then still whole."""
+    """Writes everything now. Raises UserError if it cannot; the file before is then still whole."""
     if not self.enabled:
       return
     self.folder.mkdir(parents=True, exist_ok=True)
@@ -71,9 +73,9 @@ class MetricsLog:
     try:
       part.write_bytes(text.encode())
       part.replace(self.path)
-    except OSError:
+    except OSError as e:
       part.unlink(missing_ok=True)
-      raise
+      raise UserError(f"cannot write {self.path}: {e.strerror or e}") from e
     self._show()
     self._flushed = time.monotonic()
 
@@ -106,7 +108,7 @@ class MetricsLog:
         rows.append(json.loads(line))
         rows[-1]["step"] + 0  # a row without a numeric step cannot be placed
       except (ValueError, TypeError, KeyError) as e:
-        raise ValueError(f"{self.path}, line {i}: not a row of metrics ({e})") from None
+        raise UserError(f"{self.path}, line {i}: not a row of metrics ({e})") from None
     return rows
 
 

@@ -164,7 +164,6 @@ def build_summary(
   checkpoints, tokens = checkpoints or {}, sampled_student_tokens or {}
   summary = rounded(
       {
-          "config": dict(config or {}),
           "seconds": dict(seconds or {}),
           "arms": {
               arm: arm_summary(
@@ -175,6 +174,7 @@ def build_summary(
           "paired": paired_summary(results, comparisons, resampling, **options),
       }
   )
+  summary = {"config": dict(config or {}), **summary}  # As it is: a small number is not to be rounded to 0.
   summary["claims"] = claims(summary)
   summary["notes"] = notes(summary)
   sizes = sorted({e["n_tasks"] for arm in summary["arms"].values() for e in arm["eval"].values() if e["n_tasks"]})

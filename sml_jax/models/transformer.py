@@ -18,10 +18,7 @@ from flax import nnx
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
-"""One (keys, values) a layer, each [B, S, K, E]; row b is valid up to its length."""
-
-SMALL_VOCABULARY = 2048
-"""Up to here a one-hot product beats a gather, whose gradient is a scatter (slow on CPU)."""
+"""One (keys, values) a layer, each [B, K, S, E]; row b is valid up to its length."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,27 +56,40 @@ class RMSNorm(nnx.Module):
     return (y * self.scale).astype(x.dtype)
 
 
-def rotate(x: jax.Array, positions: jax.Array, theta: float) -> jax.Array:
-  """Rotary position embedding (half-split form). x [B, T, heads, E], positions [B, T]."""
-  half = x.shape[-1] // 2
+Angles = tuple[jax.Array, jax.Array]
+"""Sine and cosine of the rotary angles, each [B, T, 1, E/2]."""
+
+
+def rotary_angles(positions: jax.Array, head_dim: int, theta: float) -> Angles:
+  """The angles of positions [B, T], once for all layers: fused into every use, XLA would compute them again for each."""
+  half = head_dim // 2
   frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angles = positions[..., None, None].astype(jnp.float32) * frequencies  # [B, T, 1, E/2]
-  sin, cos = jnp.sin(angles), jnp.cos(angles)
+  angles = positions[..., None, None].astype(jnp.float32) * frequencies
+  return jax.lax.optimization_barrier((jnp.sin(angles), jnp.cos(angles)))
+
+
+def rotate(x: jax.Array, angles: Angles) -> jax.Array:
+  """Rotary position embedding (half-split form). x [B, T, heads, E]."""
+  sin, cos = angles
   a, b = jnp.split(x.astype(jnp.float32), 2, -1)
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
 def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-  """Grouped-query attention. q [B, T, H, E]; k, v [B, S, K, E]; mask bool [B, T, S] -> [B, T, H, E].
+  """Grouped-query attention. q [B, T, H, E]; k, v [B, K, S, E]; mask bool [B, T, S] -> [B, T, H, E].
 
-  A row whose mask is all False gives a finite value nobody reads.
+  A row whose mask is all False gives a finite value nobody reads. The heads of a group are laid along the rows of one
+  batched product: XLA's CPU code for the five-dimensional form is four times slower.
   """
   b, t, h, e = q.shape
-  q = q.reshape(b, t, k.shape[2], h // k.shape[2], e)
-  scores = jnp.einsum("btkge,bske->bkgts", q, k, preferred_element_type=jnp.float32) * e**-0.5
-  scores = jnp.where(mask[:, None, None], scores, -1e30)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype)
-  return jnp.einsum("bkgts,bske->btkge", weights, v).reshape(b, t, h, e)
+  groups, s = k.shape[1], k.shape[2]
+  each = h // groups
+  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
+  scores = jnp.einsum("bkme,bkse->bkms", q, k, preferred_element_type=jnp.float32) * e**-0.5
+  scores = jnp.where(mask[:, None, None], scores.reshape(b, groups, each, t, s), -1e30)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, groups, each * t, s)
+  out = jnp.einsum("bkms,bkse->bkme", weights, v).reshape(b, groups, each, t, e)
+  return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
 class Block(nnx.Module):
@@ -100,20 +110,21 @@ class Block(nnx.Module):
     self.up = weight(c.d_model, c.mlp_dim, fan_in=c.d_model)
     self.down = weight(c.mlp_dim, c.d_model, fan_in=c.mlp_dim, depth=2 * c.layers)
 
-  def __call__(self, x: jax.Array, positions: jax.Array, mask: jax.Array, cache=None, offsets=None):
+  def __call__(self, x: jax.Array, angles: Angles, mask: jax.Array, cache=None, offsets=None):
     """x [B, T, D] -> (x, new cache of this layer).
 
-    With a cache (k, v: [B, S, K, E]) the T new keys are written at `offsets` [B].
+    With a cache (k, v: [B, K, S, E]) the T new keys are written at `offsets` [B].
     """
     c = self.c
     h = self.attn_norm(x)
-    q = rotate(jnp.einsum("btd,dhe->bthe", h, self.q.astype(h.dtype)), positions, c.rope_theta)
-    k = rotate(jnp.einsum("btd,dke->btke", h, self.k.astype(h.dtype)), positions, c.rope_theta)
+    q = rotate(jnp.einsum("btd,dhe->bthe", h, self.q.astype(h.dtype)), angles)
+    k = rotate(jnp.einsum("btd,dke->btke", h, self.k.astype(h.dtype)), angles)
     v = jnp.einsum("btd,dke->btke", h, self.v.astype(h.dtype))
+    k, v = (a.swapaxes(1, 2) for a in (k, v))  # [B, K, T, E]
     if cache is not None:
       view = mask.shape[-1]
       cache = tuple(_write(old, new, offsets) for old, new in zip(cache, (k, v), strict=True))
-      k, v = (x[:, :view] for x in cache)
+      k, v = (a[:, :, :view] for a in cache)
     x = x + jnp.einsum("bthe,hed->btd", attend(q, k, v, mask), self.o.astype(h.dtype))
     h = self.mlp_norm(x)
     gated = jax.nn.silu(h @ self.gate.astype(h.dtype)) * (h @ self.up.astype(h.dtype))
@@ -121,10 +132,11 @@ class Block(nnx.Module):
 
 
 def _write(cache: jax.Array, new: jax.Array, offsets: jax.Array) -> jax.Array:
-  """Writes new [B, T, K, E] into cache [B, S, K, E] from slot offsets[b] on; what would fall outside is dropped."""
-  rows = jnp.arange(cache.shape[0])[:, None]
-  slots = offsets[:, None] + jnp.arange(new.shape[1])
-  return cache.at[rows, slots].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
+  """Writes new [B, K, T, E] into cache [B, K, S, E] from slot offsets[b] on; what would fall outside is dropped."""
+  rows = jnp.arange(cache.shape[0])[:, None, None]
+  heads = jnp.arange(cache.shape[1])[None, :, None]
+  slots = offsets[:, None, None] + jnp.arange(new.shape[2])
+  return cache.at[rows, heads, slots].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
 
 
 class Embedding(nnx.Module):
@@ -137,12 +149,8 @@ class Embedding(nnx.Module):
       self.head = nnx.Param(jax.random.normal(rngs.params(), (c.d_model, c.vocab_size)) * c.d_model**-0.5)
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
-    table = self.table.astype(self.c.dtype)
-    if self.c.vocab_size <= SMALL_VOCABULARY:
-      x = jax.nn.one_hot(tokens, self.c.vocab_size, dtype=table.dtype) @ table
-    else:
-      x = table[tokens]
-    return x * jnp.asarray(self.c.d_model**0.5, table.dtype)
+    x = self.table[...][tokens].astype(self.c.dtype)
+    return x * jnp.asarray(self.c.d_model**0.5, x.dtype)
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     head = self.table[...].T if self.c.tied_embeddings else self.head[...]
@@ -185,14 +193,15 @@ class Model:
     return params | {"blocks": blocks}
 
   def init_cache(self, rows: int, slots: int) -> Cache:
-    """Empty caches: a tuple over layers of (keys, values), each [B, S, K, E]."""
-    shape = (rows, slots, self.config.kv_heads, self.config.head_dim)
+    """Empty caches: a tuple over layers of (keys, values), each [B, K, S, E]."""
+    shape = (rows, self.config.kv_heads, slots, self.config.head_dim)
     empty = lambda: jnp.zeros(shape, self.config.dtype)
     return tuple((empty(), empty()) for _ in range(self.config.layers))
 
   def _run(self, params, tokens, positions, mask, cache=None, offsets=None):
     x = nnx.merge(self._graphdefs["embedding"], params["embedding"])(tokens)
-    layer = lambda p, x, kv: nnx.merge(self._graphdefs["blocks"], p)(x, positions, mask, kv, offsets)
+    angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
+    layer = lambda p, x, kv: nnx.merge(self._graphdefs["blocks"], p)(x, angles, mask, kv, offsets)
     blocks = params["blocks"]
     if cache is None and self.config.scan_layers and not isinstance(blocks, tuple):
       x, _ = jax.lax.scan(lambda x, p: (layer(p, x, None)[0], None), x, blocks)

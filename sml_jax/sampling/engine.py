@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from sml_jax import parallel
+from sml_jax.errors import UserError
 from sml_jax.models.transformer import Cache, Model, Params
 
 
@@ -50,7 +51,7 @@ class Engine:
     stop_ids: ids that end a turn; the stop id is kept as the turn's last token.
     mesh: where rows and parameters lie; None = the default device.
     chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
-    view_step: attention looks at a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
+    view_step: attention sees a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
   """
 
   def __init__(
@@ -89,7 +90,7 @@ class Engine:
     return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, parallel.ROWS))
 
   def view(self, most: int) -> int:
-    """Slots to attend over for dialogues of at most `most` tokens, which the caller bounds by the turn, not the batch."""
+    """Slots to attend over for dialogues of at most `most` tokens, bounded by the turn, not by the batch."""
     return min(self.slots, -(-most // self.view_step) * self.view_step)
 
   def feed(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> Rows:
@@ -169,12 +170,12 @@ class Engine:
     """Nats of tokens[b] (at most M of them) after row b, at temperature 1; the rows stay as they are. Returns f64 [B].
 
     Raises:
-      ValueError: more than M tokens.
+      UserError: more than M tokens.
     """
     padded = np.zeros((self.rows, self.max_turn), np.int32)
     for b, t in enumerate(tokens):
       if len(t) > self.max_turn:
-        raise ValueError(f"a turn of {len(t)} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
+        raise UserError(f"a turn of {len(t)} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
       padded[b, : len(t)] = t
     logp = np.asarray(self._score(params, rows, padded, view=view), np.float64)
     return np.array([-logp[b, : len(t)].sum() for b, t in enumerate(tokens)])

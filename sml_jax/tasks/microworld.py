@@ -1,7 +1,7 @@
 """The micro-world: two families of small tasks with one feedback language, made from a seed without end.
 
 A problem has two slots, each `base plus or minus amount`. An amount is a number, or a word such as "lots" whose value
-in this problem only the teacher knows (a hidden convention, drawn anew for every problem around the word's usual value).
+in this problem only the teacher knows (a hidden convention, drawn anew for every problem around its usual value).
 Maths asks for the two values; code asks for a small Python function of which they are the coefficients.
 
 Parts are disjoint: a hash of the numbers, signs and words decides whether a problem is train, dev or test, and dev and
@@ -57,9 +57,14 @@ STORY_MINUS = {
     "test": ("{p} owns {n} {s} and sells {m}.", "{p} has {n} {s} and {m} go away."),
 }
 SUM = {
-    "train": ("Let {s} be {n} {sign} {m}.", "We know {s} is {n} {sign} {m}."),
-    "dev": ("We know {n} {sign} {m} is {s}.",),
-    "test": ("Let {n} {sign} {m} be {s}.",),
+    "train": (
+        "Let {s} be {n} {sign} {m}.",
+        "We know {s} is {n} {sign} {m}.",
+        "Here {s} is {n} {sign} {m}.",
+        "Take {s} to be {n} {sign} {m}.",
+    ),
+    "dev": ("{s} is {n} {sign} {m}.",),
+    "test": ("Now {s} is {n} {sign} {m}.",),
 }
 SPEC = {
     "train": (
@@ -68,10 +73,11 @@ SPEC = {
         "Use {n} {sign} {m} as the {s}.",
     ),
     "dev": ("We know the {s} is {n} {sign} {m}.",),
-    "test": ("Let {n} {sign} {m} be the {s}.",),
+    "test": ("Now the {s} is {n} {sign} {m}.",),
 }
-ASK_STORY = ("How many {a} and {b} now?", "Count the {a} and the {b}.")
-ASK_SUM = ("What are {a} and {b}?", "Find {a} and {b}.")
+ASK_STORY = ("How many {a} and {b} now?", "Now count the {a} and the {b}.")
+ASK_ONE = {"story": "How many {s} now?", "sum": "What is {s}?"}
+ASK_SUM = ("What are {a} and {b}?", "Now find {a} and {b}.")
 FORMS = {"line": ("factor", "constant"), "floor": ("limit", "constant")}
 ASK_FORM = {
     "line": ("Write f(x), factor times x plus constant.",),
@@ -117,7 +123,7 @@ class World:
   """
 
   one_convention: float = 0.75
-  spread: tuple[float, ...] = (0.45, 0.14, 0.085, 0.05)
+  spread: tuple[float, ...] = (0.36, 0.16, 0.1, 0.06)
   salt: str = "0"
 
   def __post_init__(self):

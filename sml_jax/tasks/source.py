@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
+
+from absl import logging
 
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.teacher import Teacher
-from sml_jax.tasks.task import Reveal, Task, Verdict
+from sml_jax.errors import UserError
+from sml_jax.tasks.task import Reveal, Task, Verdict, Verifier
 
 
 class Source(Protocol):
@@ -49,15 +52,45 @@ SOURCES = {
 }
 
 
-def load(path: str) -> Any:
-  """Imports "package.module:name". Raises ValueError in one line."""
+class OwnVerifier:
+  """A source whose turns are judged by another verifier; all else is the source's.
+
+  A verifier that raises has failed, which is nobody's wrong answer: the turns are then judged one by one, so that only
+  those it cannot judge are lost.
+  """
+
+  def __init__(self, source: Source, verifier: Verifier):
+    self._source, self._verifier, self._warned = source, verifier, False
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._source, name)
+
+  def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
+    try:
+      verdicts = list(self._verifier(list(tasks), list(texts)))
+      if len(verdicts) != len(tasks) or not set(verdicts) <= set(get_args(Verdict)):
+        raise ValueError(f"{len(tasks)} turns wanted as many of {', '.join(get_args(Verdict))}, got {verdicts!r:.80}")
+      return verdicts
+    except Exception as e:
+      if len(tasks) > 1:
+        return [v for task, text in zip(tasks, texts, strict=True) for v in self.verify([task], [text])]
+      if not self._warned:
+        logging.warning("tasks.verifier failed on task %s: %s: %s", tasks[0].id, type(e).__name__, e)
+      self._warned = True
+      return ["verifier_failed"]
+
+
+def load(path: str, key: str) -> Any:
+  """Imports "package.module:name"; `key` is the config key that names it. Raises UserError in one line."""
   module, _, name = path.partition(":")
   try:
     return getattr(importlib.import_module(module), name)
   except (ImportError, AttributeError, ValueError) as e:
-    raise ValueError(f"cannot import {path!r} (expected package.module:name): {e}") from None
+    raise UserError(f"{key}: cannot import {path!r} (expected package.module:name): {e}") from None
 
 
 def make_source(config: Any) -> Source:
-  """The source that config.tasks.source names."""
-  return load(SOURCES.get(config.tasks.source, config.tasks.source))(config)
+  """The source that config.tasks.source names, with the verifier that config.tasks.verifier names."""
+  t = config.tasks
+  source = load(SOURCES.get(t.source, t.source), "tasks.source")(config)
+  return OwnVerifier(source, load(t.verifier, "tasks.verifier")) if t.verifier else source

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from sml_jax.errors import UserError
 from sml_jax.evaluate.metrics_log import MetricsLog
 
 
@@ -82,7 +83,7 @@ def test_a_full_disk_leaves_the_file_before_whole(tmp_path, monkeypatch):
     raise OSError(28, "No space left on device")
 
   monkeypatch.setattr(type(log.folder), "write_bytes", full)
-  with pytest.raises(OSError, match="No space"):
+  with pytest.raises(UserError, match="No space"):
     log.flush()
   assert [row["step"] for row in lines(tmp_path)] == [1]
   assert not (tmp_path / "metrics.jsonl.part").exists()

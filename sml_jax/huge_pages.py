@@ -1,0 +1,18 @@
+"""Asks the allocator for huge pages. On a CPU an update frees and takes hundreds of MB, and faulting them in by 4 KiB pages costs as
+much as computing: training is about 1.5 times faster with pages of 2 MiB."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+
+def restart_with_huge_pages() -> None:
+  """Starts this process anew with glibc's tunable set, which is read once, at the start. Call it before anything is imported.
+
+  Does nothing where glibc is not the allocator, or GLIBC_TUNABLES is set already.
+  """
+  if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" and "GLIBC_TUNABLES" not in os.environ:
+    environment = os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
