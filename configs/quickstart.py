@@ -19,7 +19,7 @@ def get_config():
       "mt_sft": sft("mt_sft_data"),
       "mt_rl": rl("mt_sft"),
       "st_rl": rl("mt_sft", turns=1, match_tokens="mt_rl"),
-      "evaluation": c.stage("evaluate", arms=("base", "mt_sft", "st_rl", "mt_rl"),
+      "evaluation": c.stage("evaluate", arms=("base", "mt_sft", "st_rl", "mt_rl"), part="test",
                             suites=("math", "code", "math_sharded", "code_sharded", "math_try_again"),
                             comparisons=("mt_rl-st_rl", "mt_rl-mt_sft", "st_rl-mt_sft")),
   })
@@ -32,12 +32,12 @@ def rollouts(**keys):
 
 
 def sft(data, **keys):
-  """One pass over them."""
-  return c.stage("sft", init="base", data=data, steps=200, batch_rows=12, row_length=128, eval_every=0, checkpoint_every=200,
+  """About one pass over them."""
+  return c.stage("sft", init="base", data=data, steps=200, batch_rows=12, row_length=128, eval_every=0,
                  optimizer={"learning_rate": 5e-4, "warmup_steps": 5}, **keys)
 
 
 def rl(init, **keys):
-  """GRPO: 32 tasks a step, 8 dialogues each."""
-  return c.stage("rl", init=init, steps=200, tasks_per_step=32, row_length=128,
-                 optimizer={"learning_rate": 4e-4, "schedule": "constant", "warmup_steps": 5}, **keys)
+  """GRPO: 32 tasks a step (arms with match_tokens: as many as it takes), 8 dialogues each."""
+  return c.stage("rl", init=init, steps=140, tasks_per_step=32, credit="turn_return", row_length=128,
+                 optimizer={"learning_rate": 1e-3, "schedule": "linear", "warmup_steps": 5}, **keys)

@@ -1,6 +1,7 @@
 """Runs the program and kills it (SIGKILL) where it comes to a point: killed.py STAGE POINT N MILLISECONDS ARGS...
 
-It comes there for the n-th time in that stage in this process, and dies so many milliseconds after the point, from another thread, while the program goes on.
+It comes there for the n-th time in that stage in this process, and dies so many milliseconds later, from another
+thread, while the program goes on.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from sml_jax import command_line
 
 HERE = pathlib.Path(__file__).parent
 ROOT = HERE.parent.parent
+MAIN = ("-m", "sml_jax.main")
 TINY = {"layers": 1, "d_model": 32, "heads": 2, "kv_heads": 1, "head_dim": 16, "mlp_dim": 64}
 
 
@@ -24,7 +25,7 @@ class Program:
 
   cache: pathlib.Path
 
-  def start(self, *args: str, before: tuple[str, ...] = ("-m", "sml_jax.main"), devices: int = 1, **popen) -> subprocess.Popen:
+  def start(self, *args: str, before: tuple[str, ...] = MAIN, devices: int = 1, **popen) -> subprocess.Popen:
     environment = os.environ | {
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
@@ -36,10 +37,10 @@ class Program:
         stderr=subprocess.PIPE, **popen,
     )
 
-  def __call__(self, *args: str, timeout: float = 300, **options) -> subprocess.CompletedProcess:
-    process = self.start(*args, **options)
+  def __call__(self, *args: str, text: str | None = None, **options) -> subprocess.CompletedProcess:
+    process = self.start(*args, stdin=subprocess.PIPE, **options)
     try:
-      out, err = process.communicate(timeout=timeout)
+      out, err = process.communicate(text, timeout=900)
     finally:
       process.kill()
     return subprocess.CompletedProcess(args, process.returncode, out, err)
@@ -53,9 +54,18 @@ class Program:
   def error(self, *args: str, **options) -> str:
     """The one line that a run which ends badly says of it."""
     done = self(*args, **options)
-    lines = done.stderr.splitlines()
-    assert done.returncode == 1 and len(lines) == 1 and lines[0].startswith("error: "), (done.returncode, done.stderr)
-    return lines[0]
+    return one_error(done.returncode, done.stderr)
+
+  def errors(self, *calls: list[str]) -> list[str]:
+    """That of each of several runs."""
+    out = self.ok(before=(str(HERE / "calls.py"),), text=json.dumps(calls))
+    return [one_error(code, text) for code, text in json.loads(out.splitlines()[-1])]
+
+
+def one_error(code: int, text: str) -> str:
+  lines = text.splitlines()
+  assert code == 1 and len(lines) == 1 and lines[0].startswith("error: "), (code, text)
+  return lines[0]
 
 
 def shrunk(file: str, *more: str) -> list[str]:

@@ -34,6 +34,8 @@ from sml_jax.tasks.task import Task
 
 DOMAINS = ("math", "code")
 WORLD = World()
+SPREAD = (0.45, 0.14, 0.085, 0.05)
+SHARES = {0: 0.45, 1: 0.14, -1: 0.14, 2: 0.085, -2: 0.085, 3: 0.05, -3: 0.05}
 
 
 def tasks(part: str, n: int, domain: str, **kinds) -> list[Task]:
@@ -131,19 +133,19 @@ def test_a_spread_that_is_no_distribution_is_refused():
 
 def test_conventions_follow_the_spread():
   """P-value bound: chi-square with 6 degrees of freedom exceeds 22.46 once in a thousand seeds; the seed is fixed."""
-  rng, n = np.random.default_rng(0), 20_000
-  shifts = collections.Counter(WORLD.draw_value(rng, "lots") - USUAL["lots"] for _ in range(n))
-  expected = {0: 0.45, 1: 0.14, -1: 0.14, 2: 0.085, -2: 0.085, 3: 0.05, -3: 0.05}
-  assert set(shifts) == set(expected)
-  assert sum((shifts[k] - n * p) ** 2 / (n * p) for k, p in expected.items()) < 22.46
-  assert {WORLD.draw_value(rng, "a few") for _ in range(2000)} == {0, 1, 2, 3, 4, 5}  # never below 0
+  rng, n, world = np.random.default_rng(0), 20_000, World(spread=SPREAD)
+  shifts = collections.Counter(world.draw_value(rng, "lots") - USUAL["lots"] for _ in range(n))
+  assert set(shifts) == set(SHARES)
+  assert sum((shifts[k] - n * p) ** 2 / (n * p) for k, p in SHARES.items()) < 22.46
+  assert {world.draw_value(rng, "a few") for _ in range(2000)} == {0, 1, 2, 3, 4, 5}  # never below 0
   assert {World(spread=(1.0,)).draw_value(rng, "many") for _ in range(100)} == {5}
 
 
 def test_tasks_draw_conventions_anew_by_the_spread():
-  slots = [s for d in DOMAINS for t in tasks("train", 1500, d) for s in slots_of(t) if s.word and s.word != "a few"]
+  drawn = [World(spread=SPREAD).task(d, "train", i) for d in DOMAINS for i in range(1500)]
+  slots = [s for t in drawn for s in slots_of(t) if s.word and s.word != "a few"]
   shifts = collections.Counter(s.amount - USUAL[s.word] for s in slots)
-  for shift, p in {0: 0.45, 1: 0.14, -1: 0.14, 2: 0.085, -2: 0.085, 3: 0.05, -3: 0.05}.items():
+  for shift, p in SHARES.items():
     assert abs(shifts[shift] / len(slots) - p) < 4 * (p * (1 - p) / len(slots)) ** 0.5
 
 
