@@ -31,7 +31,7 @@ def get_config():
       "code_mt_sft_data": quickstart.rollouts(domains=("code",)),
       "code_mt_sft": quickstart.sft("code_mt_sft_data"),
       "code_mt_rl": quickstart.rl("code_mt_sft", domains=("code",)),
-      "code_st_rl": quickstart.rl("code_mt_sft", domains=("code",), turns=1, match_tokens="code_mt_rl"),
+      "code_st_rl": quickstart.rl("code_mt_sft", 4e-4, domains=("code",), turns=1, match_tokens="code_mt_rl"),
   }
   arms = [name for name, stage in stages.items() if stage["kind"] in ("sft", "rl")]
   evaluation["arms"] = tuple(arms)
