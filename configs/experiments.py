@@ -5,10 +5,10 @@
 Trains, on top of what configs/quickstart.py trains (its base, mt_sft, mt_rl and st_rl):
 
   st_sft         offline, one turn: solved first tries
-  q_sft, q_mt_rl Q-priming: a wrong turn t becomes a question with probability 0.75^t; then GRPO. mt_sft and mt_rl are the
-                 control: the same without injected questions
-  mt_rl_try_again   online SML with a teacher who only says "please try again": is it the content, or the practice?
-  code_mt_sft, code_st_rl, code_mt_rl   offline and online SML on code alone; does it carry over to maths?
+  q_sft, q_mt_rl Q-priming: a wrong turn t becomes a question with probability 0.75^t; then GRPO. mt_sft and mt_rl are
+                 the control: the same without injected questions
+  mt_rl_try_again  online SML with a teacher who only says "please try again": is it the content, or the practice?
+  code_mt_sft, code_st_rl, code_mt_rl  offline and online SML on code alone; does it carry over to maths?
 
 Every arm starts from the same base, has the quickstart's steps, and st_rl arms match the sampled tokens of their mt_rl.
 """

@@ -13,7 +13,8 @@ def get_config():
   config.eval_tasks = 256
   config.stages = c.to_config({
       "base_data": c.stage("synthesize", author="scripted", dialogues=60_000, keep="all"),
-      "base": c.stage("sft", data="base_data", steps=2400, batch_rows=10, row_length=200, eval_every=0, checkpoint_every=600,
+      "base": c.stage("sft", data="base_data", steps=2400, batch_rows=10, row_length=200, eval_every=0,
+                      checkpoint_every=600,
                       optimizer={"learning_rate": 3e-3, "warmup_steps": 100, "end_lr_fraction": 0.02}),
       "mt_sft_data": rollouts(),
       "mt_sft": sft("mt_sft_data"),

@@ -158,7 +158,7 @@ STAGE_KEYS: Mapping[str, Table] = {
         **_COMMON,
         **_DIALOGUE,
         **_TRAIN,
-        "micro_batch_rows": Key(32, "rows of one gradient accumulation; their number varies, so they are padded to a multiple",
+        "micro_batch_rows": Key(32, "rows of one gradient accumulation; a step's rows are padded to a multiple",
                                 low=1, resume="free"),
         "tasks_per_step": Key(16, "tasks (groups) of a step", low=1),
         "group_size": Key(8, "dialogues of one task", low=2),

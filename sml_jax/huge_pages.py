@@ -1,5 +1,7 @@
-"""Asks the allocator for huge pages. On a CPU an update frees and takes hundreds of MB, and faulting them in by 4 KiB pages costs as
-much as computing: training is about 1.5 times faster with pages of 2 MiB."""
+"""Asks the allocator for huge pages.
+
+On a CPU an update frees and takes hundreds of MB, and faulting them in by pages of 4 KiB costs as much as computing.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ import sys
 
 
 def restart_with_huge_pages() -> None:
-  """Starts this process anew with glibc's tunable set, which is read once, at the start. Call it before anything is imported.
+  """Starts this process anew with glibc's tunable set, which is read once, at the start; call it before any import.
 
   Does nothing where glibc is not the allocator, or GLIBC_TUNABLES is set already.
   """

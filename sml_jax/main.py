@@ -8,7 +8,9 @@ A config lists stages, which run in order, each in its own folder under the work
   evaluate    success by turn with its controls, summary.json and report.html
 
 The same command again goes on where it stopped: nothing done is done twice, and the numbers are those of a run that was
-never stopped. --help says a line on every key. Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
+never stopped. --help says a line on every key.
+
+Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
 """
 
 from __future__ import annotations
@@ -45,9 +47,9 @@ from sml_jax.evaluate.progress import Progress, final_table, show_dialogue
 from sml_jax.evaluate.report import write_report
 from sml_jax.evaluate.suites import EVALUATORS, Setting, Suite, evaluators_of, solved_counts, success
 from sml_jax.evaluate.summary import SuiteResult, build_summary
-from sml_jax.learn.flops import causal, forward_flops
 from sml_jax.learn.groups import Group, credit_groups, group_metrics
 from sml_jax.learn.losses import Objective
+from sml_jax.learn.meter import Meter
 from sml_jax.learn.optimizer import make_optimizer
 from sml_jax.learn.trainer import Trainer
 from sml_jax.run import Preempted, Run, TrainingStage
@@ -190,7 +192,7 @@ def sft(run: Run, name: str, stage: ConfigDict) -> None:
   loop = TrainingStage(run, name, trainer.init(run.initial_params(stage.init, name)), batches)
   if loop.step == 0:
     show_dialogue(dialogues[0], rows[0], run.renderer.pieces, run.progress.console)
-  meter = Meter(run)
+  meter = Meter(run.model.config, run.peak)
   for step in loop.steps():
     batch = next(batches)
     loop.state, metrics = trainer.update(loop.state, batch)
@@ -238,7 +240,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
   loop = TrainingStage(run, name, trainer.init(start), stream, counters)
   targets = _tokens_by_step(run, stage.match_tokens) if stage.match_tokens else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature)
-  meter = Meter(run)
+  meter = Meter(run.model.config, run.peak)
   for step in loop.steps():
     n = stage.tasks_per_step if targets is None else _groups_to_match(targets, step, stage, loop.counters)
     with meter.part("rollout"):
@@ -291,49 +293,6 @@ def _groups_to_match(targets: list[float], step: int, stage: ConfigDict, counter
   used, groups = counters["sampled_student_tokens"], counters["groups"]
   a_group = used / groups if groups else targets[0] / stage.tasks_per_step
   return max(1, round((targets[step - 1] - used) / a_group))
-
-
-class Meter:
-  """Tokens a second, MFU and where the time went, since the last reading."""
-
-  def __init__(self, run: Run):
-    self.run, self.c = run, run.model.config
-    self._reset()
-
-  def _reset(self) -> None:
-    self.since, self.flops, self.tokens, self.parts = time.monotonic(), 0, 0, {}
-
-  def part(self, name: str):
-    return _Timed(self.parts, name)
-
-  def train(self, lengths) -> None:
-    """Forward and backward over dialogues of these lengths."""
-    self.sample(lengths, passes=3)
-    self.tokens += int(np.sum(lengths)) * jax.process_count()
-
-  def sample(self, lengths, passes: int = 1) -> None:
-    """Forward passes over dialogues of these lengths, on each process."""
-    self.flops += passes * forward_flops(self.c, int(np.sum(lengths)), causal(lengths)) * jax.process_count()
-
-  def read(self) -> dict[str, Any]:
-    """The clock's part of a row of metrics; starts anew."""
-    seconds = time.monotonic() - self.since
-    mfu = self.flops / seconds / self.run.peak if self.run.peak else None
-    clock = {"seconds": seconds, "tokens_per_second": self.tokens / seconds, "mfu": mfu}
-    clock |= {f"share_{name}": t / seconds for name, t in self.parts.items()}
-    self._reset()
-    return {"clock": clock}
-
-
-class _Timed:
-  def __init__(self, parts: dict[str, float], name: str):
-    self.parts, self.name = parts, name
-
-  def __enter__(self):
-    self.start = time.monotonic()
-
-  def __exit__(self, *exc):
-    self.parts[self.name] = self.parts.get(self.name, 0.0) + time.monotonic() - self.start
 
 
 def _evaluate_in_loop(run: Run, stage: ConfigDict, loop: TrainingStage, step: int) -> dict[str, float]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import functools
 import time
 import zlib
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import jax
-import numpy as np
 from etils import epath
 from ml_collections import ConfigDict
 
@@ -51,7 +51,8 @@ class Run:
     self.table = self._table()
     # Last: a config that asks for what is not there has not claimed the folder, and may be mended.
     self.workdir = Workdir(folder, config, write=jax.process_index() == 0)
-    self.workdir.keep("tokenizer", self.renderer.fingerprint, f"was begun with another tokenizer than {self.renderer.file}")
+    other = f"was begun with another tokenizer than {self.renderer.file}"
+    self.workdir.keep("tokenizer", self.renderer.fingerprint, other)
 
   def _table(self) -> Table:
     """The one engine of the run, with room for the longest dialogue that any stage plays."""
@@ -60,11 +61,16 @@ class Run:
     slots = self.budget.length(turns)
     if slots > c.model.max_length:
       raise UserError(
-          f"{turns} turns of dialogue.max_turn_tokens and max_reply_tokens are {slots} tokens, more than model.max_length "
-          f"({c.model.max_length})"
+          f"{turns} turns of dialogue.max_turn_tokens and max_reply_tokens are {slots} tokens, more than "
+          f"model.max_length ({c.model.max_length})"
       )
     engine = Engine(
-        self.model, rows=c.engine_rows, slots=slots, max_turn=self.budget.turn, stop_ids=self.renderer.stop_ids, mesh=self.mesh
+        self.model,
+        rows=c.engine_rows,
+        slots=slots,
+        max_turn=self.budget.turn,
+        stop_ids=self.renderer.stop_ids,
+        mesh=self.mesh,
     )
     return Table(engine, self.renderer, self.source, self.budget)
 
@@ -113,7 +119,7 @@ def model_config(config: ConfigDict, pieces: int) -> ModelConfig:
   shape["vocab_size"] = shape["vocab_size"] or pieces
   if shape["vocab_size"] < pieces:
     raise UserError(f"model.vocab_size is {shape['vocab_size']}, but the tokenizer has {pieces} pieces")
-  return ModelConfig(**shape | {"dtype": np.dtype(shape["dtype"]) if shape["dtype"] == "float32" else jax.numpy.bfloat16})
+  return ModelConfig(**shape | {"dtype": jax.numpy.dtype(shape["dtype"])})
 
 
 class TrainingStage:
@@ -134,7 +140,8 @@ class TrainingStage:
     self.first = jax.process_index() == 0
     self.metrics = MetricsLog(self.folder, name, enabled=self.first)
     self.record = DialogueWriter(self.folder / "dialogues")
-    self.checkpoints = checkpoint.Checkpoints(run.checkpoint_dir(name), run.config.keep_checkpoints, notify=run.progress.log)
+    keep = run.config.keep_checkpoints
+    self.checkpoints = checkpoint.Checkpoints(run.checkpoint_dir(name), keep, notify=run.progress.log)
     self.checkpoints.watch_sigterm()
     self.state, self.step, self.counters = state, 0, dict(counters or {})
     self.seconds, self.leaving = 0.0, False

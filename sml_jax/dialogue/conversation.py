@@ -20,7 +20,7 @@ from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
 from sml_jax.tasks.source import Source
-from sml_jax.tasks.task import Task, Verdict
+from sml_jax.tasks.task import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,7 +226,3 @@ def _by_row(rows: int, tokens: dict[int, Sequence[int]]) -> list[Sequence[int]]:
 def solved_counts(dialogues: Sequence[Dialogue], tries: int) -> np.ndarray:
   """Solved tries at each task, [n], of dialogues ordered by (task, try). Invalid tries are failures of the control."""
   return np.array([d.end == "solved" for d in dialogues]).reshape(-1, tries).sum(1)
-
-
-def verdicts_of(dialogue: Dialogue) -> list[Verdict]:
-  return [t.verdict for t in dialogue.student_turns]

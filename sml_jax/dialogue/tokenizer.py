@@ -73,7 +73,8 @@ def microworld_words() -> list[str]:
   """Pieces that must stay whole: the numbers, and the words that fill a slot."""
   nouns = [n for part in NOUNS.values() for n in part]
   code = ["factor", "constant", "limit"]
-  joints = ["the", "Now", "gets", "finds", "buys", "loses", "sells", "gives"]  # held-out templates put these in new places
+  # Held-out templates put these in new places.
+  joints = ["the", "Now", "gets", "finds", "buys", "loses", "sells", "gives"]
   words = [*map(str, range(LARGEST + 1)), *NAMES, *nouns, *code, *joints, *LETTERS, *USUAL]
   return ["\u2581" + w.replace(" ", "\u2581") for w in words]
 

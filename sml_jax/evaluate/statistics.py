@@ -127,16 +127,6 @@ def pass_at_k(n: int, c: np.ndarray | int, k: np.ndarray | int) -> np.ndarray:
   return 1.0 - fail
 
 
-def wilson(k: int, n: int) -> tuple[float, float]:
-  """Wilson's 95% score interval of a single rate k / n; (0, 1) for n = 0 (Wilson 1927)."""
-  if n == 0:
-    return 0.0, 1.0
-  p, z2 = k / n, Z95**2
-  middle = (p + z2 / (2 * n)) / (1 + z2 / n)
-  half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-  return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def minimum_detectable_difference(n: int, discordant: float) -> float:
   """Smallest paired difference that a 5% two-sided test finds 80% of the time: (z.975 + z.80) sqrt(discordant / n).
 

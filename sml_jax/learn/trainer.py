@@ -124,8 +124,3 @@ class Trainer:
 
 def _add(a: Any, b: Any) -> Any:
   return jax.tree.map(jnp.add, a, b)
-
-
-def updated_batch(rows: PackedBatch, logprobs: np.ndarray) -> PackedBatch:
-  """The same rows with other sampled log-probabilities."""
-  return rows | {"logprobs": logprobs}

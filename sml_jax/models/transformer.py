@@ -61,7 +61,7 @@ Angles = tuple[jax.Array, jax.Array]
 
 
 def rotary_angles(positions: jax.Array, head_dim: int, theta: float) -> Angles:
-  """The angles of positions [B, T], once for all layers: fused into every use, XLA would compute them again for each."""
+  """The angles of positions [B, T], once for all layers: fused into every use, XLA would compute them for each."""
   half = head_dim // 2
   frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
   angles = positions[..., None, None].astype(jnp.float32) * frequencies
@@ -115,7 +115,6 @@ class Block(nnx.Module):
 
     With a cache (k, v: [B, K, S, E]) the T new keys are written at `offsets` [B].
     """
-    c = self.c
     h = self.attn_norm(x)
     q = rotate(jnp.einsum("btd,dhe->bthe", h, self.q.astype(h.dtype)), angles)
     k = rotate(jnp.einsum("btd,dke->btke", h, self.k.astype(h.dtype)), angles)

@@ -8,7 +8,6 @@ take part are arrays. B rows, C chunk, M most tokens of a turn, V vocabulary.
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
 import jax
@@ -185,15 +184,6 @@ class Engine:
     before = jnp.concatenate([rows.last[:, None], hidden[:, :-1]], 1)
     logp = jax.nn.log_softmax(self.model.logits(params, before))
     return jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0]
-
-  def select(self, rows: Rows, index: np.ndarray) -> Rows:
-    """Row b of the result is row index[b]: the tries at one task share one reading of its text."""
-    return _select(rows, jnp.asarray(index, jnp.int32))
-
-
-@functools.partial(jax.jit, donate_argnums=())
-def _select(rows: Rows, index: jax.Array) -> Rows:
-  return jax.tree.map(lambda a: a[index], rows)
 
 
 def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:

@@ -33,7 +33,8 @@ class MicroworldSource:
 
   def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
     turns = list(zip(tasks, texts, strict=True))
-    self._executor.outputs_batch([_submission(t, x) for t, x in turns if t.domain == "code" and self.kind(t, x) == "answer_attempt"])
+    code = [(t, x) for t, x in turns if t.domain == "code" and self.kind(t, x) == "answer_attempt"]
+    self._executor.outputs_batch([_submission(t, x) for t, x in code])  # all at once; the verdicts find them done
     return [self._verdict(t, x) for t, x in turns]
 
   def _verdict(self, task: Task, text: str) -> Verdict:

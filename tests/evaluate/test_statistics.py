@@ -91,12 +91,6 @@ def test_paired_difference_refuses_other_shapes():
     st.paired_difference(np.zeros((3, 2)), np.zeros((4, 2)))
 
 
-def test_wilson_golden():
-  assert st.wilson(8, 10) == pytest.approx((0.490162, 0.943318), abs=1e-6)
-  assert st.wilson(0, 10) == pytest.approx((0.0, 0.277533), abs=1e-6)
-  assert st.wilson(0, 0) == (0, 1)
-
-
 def test_detectable_difference_golden():
   found = [round(100 * st.minimum_detectable_difference(500, d), 1) for d in (0.1, 0.2, 0.3)]
   assert found == [4.0, 5.6, 6.9]
