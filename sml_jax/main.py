@@ -75,6 +75,7 @@ def main(argv: list[str]) -> int:
       run = Run(config, folder, progress)
       for key, old, new in run.workdir.changes:
         progress.log(f"config.{key}: was {old!r}, now {new!r}")
+      progress.log(run.describe())
       stages = {"synthesize": synthesize, "sft": sft, "rl": rl, "evaluate": evaluate}
       for name, stage in config.stages.items():
         if run.workdir.is_done(name):
@@ -228,6 +229,8 @@ def _trainer(run: Run, stage: ConfigDict, objective: Objective) -> Trainer:
 
 
 def rl(run: Run, name: str, stage: ConfigDict) -> None:
+  if jax.process_count() > 1:
+    raise UserError(f"stages.{name}: rl stages run in one process (on all of its devices) for now")
   objective = Objective(
       "grpo", stage.clip_low, stage.clip_high, stage.kl_coef, run.config.dialogue.temperature, stage.loss_norm
   )

@@ -22,7 +22,7 @@ from sml_jax.evaluate.metrics_log import MetricsLog
 from sml_jax.evaluate.progress import Progress
 from sml_jax.learn.flops import peak_flops
 from sml_jax.learn.trainer import TrainState
-from sml_jax.models.transformer import Model, ModelConfig, Params
+from sml_jax.models.transformer import Model, ModelConfig, Params, parameter_count
 from sml_jax.sampling.engine import Engine
 from sml_jax.tasks.source import load, make_source
 from sml_jax.workdir import Workdir
@@ -73,6 +73,12 @@ class Run:
         mesh=self.mesh,
     )
     return Table(engine, self.renderer, self.source, self.budget)
+
+  def describe(self) -> str:
+    """One line: how large the student is and what it runs on."""
+    like = jax.eval_shape(self.model.init, jax.random.key(0))
+    mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
+    return f"student: {parameter_count(like):,} parameters; {jax.devices()[0].device_kind}, mesh {mesh}"
 
   @functools.cached_property
   def peak(self) -> float | None:

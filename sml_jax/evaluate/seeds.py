@@ -29,7 +29,8 @@ def claims_by_seed(summaries: list[Summary]) -> str:
 
 def success_by_seed(summaries: list[Summary], turns: tuple[int, ...] = (1, 4, 10)) -> str:
   """A row a suite and arm: the range over runs of success at some turns, and of pass@4 of independent tries."""
-  lines = ["| suite | arm |" + "".join(f" turn {t} |" for t in turns) + " 4 tries |", "|---|---|" + "---|" * (len(turns) + 1)]
+  lines = ["| suite | arm |" + "".join(f" turn {t} |" for t in turns) + " 4 tries |"]
+  lines.append("|---|---|" + "---|" * (len(turns) + 1))
   arms = summaries[0]["arms"]
   for suite in dict.fromkeys(name for arm in arms.values() for name in arm["eval"]):
     for arm in arms:

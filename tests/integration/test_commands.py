@@ -10,6 +10,8 @@ import subprocess
 import pytest
 from toy import ROOT
 
+from sml_jax import command_line
+
 README = ROOT / "README.md"
 
 
@@ -40,6 +42,17 @@ def test_readme_commands_name_what_exists():
       if word.startswith("--config="):
         file = word.removeprefix("--config=").split(":")[0]
         assert (ROOT / file).exists() or "NAME" in file, command
+
+
+@pytest.mark.skipif(not README.exists(), reason="no README yet")
+def test_readme_example_is_a_config(tmp_path):
+  blocks = re.findall(r"^```python\n(.*?)^```", README.read_text(), re.M | re.S)
+  examples = [b for b in blocks if "def get_config" in b]
+  assert examples
+  for i, example in enumerate(examples):
+    file = tmp_path / f"example{i}.py"
+    file.write_text(example)
+    assert command_line.load(str(file), []).stages
 
 
 def test_every_config_says_how_it_is_run():
