@@ -56,7 +56,7 @@ class Checkpoints:
 
   def __init__(self, folder: epath.PathLike, keep: int = 2, *, notify: Notify = logging.warning):
     _quiet_orbax()
-    self.folder = epath.Path(folder)
+    self.folder = _absolute(folder)
     self._notify = notify
     self._saving: int | None = None
     self.sigterm = False  # Whether one came since `watch_sigterm`.
@@ -210,7 +210,7 @@ def restore_params(
     CheckpointError: there is no such checkpoint, or it cannot be read.
   """
   _quiet_orbax()
-  folder = epath.Path(folder)
+  folder = _absolute(folder)
   if not folder.exists():
     raise CheckpointError(f"no checkpoint in {folder}: no such folder")
   handlers = {"state": ocp.PyTreeCheckpointHandler(), "record": ocp.JsonCheckpointHandler()}
@@ -235,6 +235,12 @@ def restore_params(
       raise CheckpointError(f"no checkpoint{'' if step is None else f' of step {step}'} in {folder}")
     found, (params, meta), _ = _newest_sound(steps, read, folder, notify)
     return found, params, meta
+
+
+def _absolute(folder: epath.PathLike) -> epath.Path:
+  """Orbax refuses paths that depend on the current folder."""
+  folder = epath.Path(folder)
+  return folder if "://" in str(folder) else folder.resolve()
 
 
 def _newest_sound(

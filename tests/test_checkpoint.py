@@ -83,6 +83,15 @@ def test_round_trip_is_exact(tmp_path):
   again.close()
 
 
+def test_a_folder_may_be_named_relative_to_the_current_one(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with_relative = Checkpoints("run/checkpoints")
+  with_relative.save(3, make_state(1), {}, {})
+  with_relative.close()
+  step, params, _ = restore_params("run/checkpoints")
+  assert step == 3 and same(params, jax.tree.map(np.asarray, make_state(1).params))
+
+
 def test_keeps_the_newest_and_saves_a_step_once(tmp_path):
   checkpoints = Checkpoints(tmp_path, keep=2)
   for step in (1, 2, 3):
