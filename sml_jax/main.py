@@ -139,7 +139,7 @@ def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
       elif stage.author == "reference":
         dialogues = run.table.recite(tasks)
       else:
-        dialogues = run.table.play(params, tasks, [0] * count, rules, run.key(name, chunk))
+        dialogues = run.table.play(params, tasks, sample_numbers(tasks), rules, run.key(name, chunk))
       record.write(chunk, jax.process_index(), dialogues)
       run.progress.update(chunk, success=success(dialogues))
   parallel.wait_for_all(f"{name} played")
@@ -165,6 +165,18 @@ def _task_drawer(run: Run, name: str, stage: ConfigDict, batches: Any = None):
     return [run.source.task(domains[i % len(domains)], "train", i) for i in indices]
 
   return draw
+
+
+def sample_numbers(tasks: list[Task], g: int = 1) -> list[int]:
+  """The numbers of g dialogues of each task. One that comes twice, where a finite source begins anew, goes on counting,
+  since the same (step, task, sample) is the same randomness."""
+  seen: dict[str, int] = {}
+  numbers = []
+  for task in tasks:
+    first = seen.get(task.id, 0)
+    numbers += range(first, first + g)
+    seen[task.id] = first + g
+  return numbers
 
 
 def _task_stream(run: Run, name: str):
@@ -276,7 +288,7 @@ def _play_groups(
 ) -> list[Group]:
   g = stage.group_size
   repeated = [t for t in tasks for _ in range(g)]
-  dialogues = run.table.play(loop.state.params, repeated, list(range(g)) * len(tasks), rules, run.key(loop.name, step))
+  dialogues = run.table.play(loop.state.params, repeated, sample_numbers(tasks, g), rules, run.key(loop.name, step))
   loop.counters["sampled_student_tokens"] += sum(d.sampled_tokens for d in dialogues)
   loop.counters["groups"] += len(tasks)
   return credit_groups(dialogues, stage, run.rewards[loop.name])
