@@ -4,7 +4,8 @@
 
 A student of 341,664 parameters; RL sees maths alone. 13.6 minutes on two CPU cores, install included. On 512 held-out
 maths tasks, seeds 0, 1, 2 (results/quickstart): mt_rl solves 44.9%, 76.6%, 62.3% by turn 4, st_rl 28.5%, 48.8%, 48.8%.
-The recipe was chosen on dev: turn-level credit beat trajectory credit, and each RL arm has the better of two learning rates.
+The recipe was chosen on dev: turn-level credit beat trajectory credit, and each RL arm has the better of two learning
+rates.
 """
 
 from sml_jax import config as c
