@@ -47,7 +47,7 @@ class Engine:
     rows: B; fewer dialogues leave rows idle, more are the caller's to split.
     slots: most tokens of a dialogue.
     max_turn: M, most tokens of a turn.
-    stop_ids: ids that end a turn; the stop id is kept as the turn's last token.
+    stop_ids: ids that end a turn unless `sample` is told others; the stop id is kept as the turn's last token.
     mesh: where rows and parameters lie; None = the default device.
     chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
     view_step: attention sees a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
@@ -59,7 +59,7 @@ class Engine:
   ):
     self.model, self.rows, self.max_turn, self.chunk, self.view_step = model, rows, max_turn, chunk, view_step
     self.slots = -(-slots // view_step) * view_step
-    self._stop = jnp.asarray(stop_ids, jnp.int32)
+    self._stops = np.tile(np.asarray(stop_ids, np.int32), (rows, 1))
     self.mesh = mesh
     self._unstack = jax.jit(self._unstacked)
     self._start = jax.jit(self._empty)
@@ -118,7 +118,7 @@ class Engine:
 
   def sample(
       self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray,
-      temperatures: np.ndarray, view: int,
+      temperatures: np.ndarray, view: int, stops: np.ndarray | None = None,
   ) -> tuple[Rows, Sampled]:
     """One turn for the active rows.
 
@@ -130,12 +130,14 @@ class Engine:
       budgets: int [B], most tokens of this turn (at most M).
       temperatures: f32 [B]; 0 is greedy (log-probabilities are then those at temperature 1).
       view: slots to attend over, at least the length of any active row plus its budget.
+      stops: int [B, n], the ids that end each row's turn (-1: none); by default those of the engine.
     """
     budgets = np.minimum(budgets, self.max_turn)
-    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, budgets, temperatures, view=view)
+    stops = self._stops if stops is None else stops
+    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, budgets, temperatures, stops, view=view)
     return rows, Sampled(*jax.device_get((tokens, logprobs, counts)))
 
-  def _sample_turn(self, params, rows, keys, active, budgets, temperatures, *, view):
+  def _sample_turn(self, params, rows, keys, active, budgets, temperatures, stops, *, view):
     b, m = self.rows, self.max_turn
     greedy = temperatures <= 0
     scale = jnp.where(greedy, 1.0, temperatures)[:, None]
@@ -154,7 +156,7 @@ class Engine:
       logprobs = logprobs.at[:, i].set(jnp.where(alive, chosen, 0.0))
       counts = counts + alive
       rows = self._feed_chunk(params, rows, token[:, None], alive.astype(jnp.int32), view=view)
-      alive = alive & ~(token[:, None] == self._stop).any(-1) & (counts < budgets)
+      alive = alive & ~(token[:, None] == stops).any(-1) & (counts < budgets)
       return i + 1, rows, tokens, logprobs, alive, counts
 
     start = (0, rows, jnp.zeros((b, m), jnp.int32), jnp.zeros((b, m)), active & (budgets > 0), jnp.zeros(b, jnp.int32))

@@ -77,6 +77,15 @@ def test_P24_every_stop_id_ends_a_turn(counter):
   assert not said.tokens[0, 2:].any() and not said.logprobs[0, 2:].any()
 
 
+def test_each_row_has_its_own_stop_set(counter):
+  params = counting(32)
+  rows = counter.feed(params, counter.start(), [[10]] * 4, 64)
+  stops = np.array([[13, -1], [11, 14], [-1, -1], [12, 13]], np.int32)
+  ones = np.ones(4, bool)
+  _, said = counter.sample(params, rows, keys(4, 0), ones, np.full(4, 6, np.int32), np.zeros(4, np.float32), 64, stops)
+  assert said.counts.tolist() == [3, 1, 6, 2]  # 11 12 13; 11; 11 to 16; 11 12
+
+
 def test_budgets_and_active_rows(counter):
   fed = [[21], [22], [23], [24]]
   active, budgets = [True, True, False, True], [3, 99, 5, 0]
