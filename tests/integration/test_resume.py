@@ -92,7 +92,7 @@ def wait_for(path: pathlib.Path, process, pattern: str) -> None:
 def test_sigterm_saves_and_leaves(program, toy, tmp_path):
   workdir = toy.copy_without("mt_rl", "evaluation", to=tmp_path / "run")
   # No checkpoints but those that a SIGTERM asks for, and the last.
-  arguments = [*QUICKSTART, "--config.checkpoint_every=0", f"--workdir={workdir}"]
+  arguments = [*QUICKSTART, "--config.stages.mt_rl.checkpoint_every=0", f"--workdir={workdir}"]
   process = program.start(*arguments)
   wait_for(workdir, process, "mt_rl/dialogues/step_00000002.*")
   process.terminate()

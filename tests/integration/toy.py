@@ -72,14 +72,15 @@ def shrunk(file: str, *more: str) -> list[str]:
   """Arguments that make a config file's run small enough for a test, whatever its stages."""
   config = command_line.load(file, [])
   values: dict[str, Any] = {f"model.{k}": v for k, v in TINY.items()}
-  values |= {"engine_rows": 32, "checkpoint_every": 2, "eval_every": 3, "eval_tasks": 8}
-  values["eval_suites"] = next(s.suites[:1] for s in config.stages.values() if s.kind == "evaluate")[0]
+  values |= {"engine_rows": 32, "eval_tasks": 8}
+  values["eval_suites"] = next(s.suites[0] for s in config.stages.values() if s.kind == "evaluate")
+  train = {"steps": 6, "optimizer.warmup_steps": 1, "checkpoint_every": 2, "eval_every": 3}
   for name, s in config.stages.items():
     small = {
         "synthesize": {"dialogues": 256 if s.get("author") != "student" else 64, "keep": "all"},
-        "sft": {"steps": 6, "batch_rows": 4, "optimizer.warmup_steps": 1},
+        "sft": {**train, "batch_rows": 4},
         # A student of this size solves nothing: its own reward gives RL something to learn.
-        "rl": {"steps": 6, "tasks_per_step": 8, "optimizer.warmup_steps": 1, "reward": "toy_reward:reward"},
+        "rl": {**train, "tasks_per_step": 8, "reward": "toy_reward:reward"},
         "evaluate": {"tasks_per_suite": 16},
     }[s.kind]
     values |= {f"stages.{name}.{key}": value for key, value in small.items()}
