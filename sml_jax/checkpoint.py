@@ -14,6 +14,7 @@ import os
 import re
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
@@ -173,7 +174,7 @@ class Checkpoints:
   def _failed(self, error: Exception) -> CheckpointError:
     if jax.process_index() == 0:
       for part in self.folder.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
-        part.rmtree(missing_ok=True)  # Else it fills what little room there is.
+        _remove(part)  # Else it fills what little room there is.
     self._manager.reload()
     kept = self.latest()
     rest = "there is no earlier checkpoint" if kept is None else f"the checkpoint of step {kept} is intact"
@@ -235,6 +236,15 @@ def restore_params(
       raise CheckpointError(f"no checkpoint{'' if step is None else f' of step {step}'} in {folder}")
     found, (params, meta), _ = _newest_sound(steps, read, folder, notify)
     return found, params, meta
+
+
+def _remove(folder: epath.Path) -> None:
+  """Removes a half-written checkpoint, to which Orbax's threads may still be adding; gives up after two seconds."""
+  for _ in range(40):
+    try:
+      return folder.rmtree(missing_ok=True)
+    except OSError:
+      time.sleep(0.05)
 
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
