@@ -132,8 +132,9 @@ def test_terminal_shows_the_run(toy):
 
 def test_second_run_does_nothing(program, toy):
   before = {p: p.stat().st_mtime_ns for p in toy.workdir.rglob("*")}
-  output = program.ok(*QUICKSTART, f"--workdir={toy.workdir}")
-  assert [f"{stage}: done before" for stage in toy.stages] == output.splitlines()
+  student, *stages = program.ok(*QUICKSTART, f"--workdir={toy.workdir}").splitlines()
+  assert student.startswith("student: 21,600 parameters; ")
+  assert [f"{stage}: done before" for stage in toy.stages] == stages
   assert before == {p: p.stat().st_mtime_ns for p in toy.workdir.rglob("*")}
 
 
