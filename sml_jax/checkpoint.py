@@ -239,12 +239,17 @@ def restore_params(
 
 
 def _remove(folder: epath.Path) -> None:
-  """Removes a half-written checkpoint, to which Orbax's threads may still be adding; gives up after two seconds."""
-  for _ in range(40):
+  """Removes a half-written checkpoint until it stays away, or 3 seconds: Orbax's threads may still be adding to it."""
+  gone = 0
+  for _ in range(60):
     try:
-      return folder.rmtree(missing_ok=True)
+      gone = 0 if folder.exists() else gone + 1
+      folder.rmtree(missing_ok=True)
     except OSError:
-      time.sleep(0.05)
+      gone = 0
+    if gone == 5:
+      return
+    time.sleep(0.05)
 
 
 def _absolute(folder: epath.PathLike) -> epath.Path:
