@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from sml_jax import checkpoint, run, workdir
+from sml_jax import checkpoint
 from sml_jax.data import store
 from sml_jax.evaluate import progress, report
 from sml_jax.learn import trainer
@@ -24,11 +24,9 @@ POINTS = {
     "update": (trainer.Trainer, "_micro_batches"),  # inside an update
     "sample": (engine.Engine, "feed"),  # inside a rollout, before a turn is sampled
     "record": (store.gzip, "compress"),  # while a step's dialogues are written
-    "metrics": (run.MetricsLog, "flush"),
     "save": (checkpoint.Checkpoints, "save"),  # before, or while, a checkpoint is written
     "score": (engine.Engine, "score"),  # inside an evaluation
     "report": (report, "write_report"),
-    "done": (workdir.Workdir, "mark_done"),
 }
 
 

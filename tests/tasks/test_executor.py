@@ -165,15 +165,29 @@ def test_a_worker_that_dies_twice_is_a_failure(monkeypatch):
   assert len(starts) == 2
 
 
+def members(group: int) -> list[str]:
+  """States of the living processes of a process group."""
+  states = []
+  for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+    try:
+      state, _, its_group, *_ = path.read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+      continue
+    if int(its_group) == group and state not in "ZX":
+      states.append(state)
+  return states
+
+
 def test_close_leaves_no_process_behind():
   executor = Executor()
   executor.outputs(RIGHT, [[1]])
   worker = executor._worker
   executor.close()
   assert worker.poll() is not None
-  stats = [path.read_text().rpartition(")")[2].split() for path in pathlib.Path("/proc").glob("[0-9]*/stat")]
-  alive = [state for state, _, group, *_ in stats if int(group) == worker.pid and state != "Z"]
-  assert not alive
+  deadline = time.monotonic() + 10  # a killed process takes a moment to be gone
+  while alive := members(worker.pid):
+    assert time.monotonic() < deadline, alive
+    time.sleep(0.02)
 
 
 def test_large_batches(executor):
