@@ -134,3 +134,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
   with pytest.raises(WorkdirError, match="No space left on device"):
     write_json(path, {"a": 2})
   assert read_json(path) == {"a": 1}
+
+
+def test_another_file_behind_the_same_name_is_refused(tmp_path):
+  Workdir(tmp_path, make()).keep("tokenizer", "abc", "was begun with another tokenizer")
+  Workdir(tmp_path, make()).keep("tokenizer", "abc", "was begun with another tokenizer")
+  with pytest.raises(WorkdirError, match=f"{tmp_path}: was begun with another tokenizer; choose another --workdir"):
+    Workdir(tmp_path, make(), write=False).keep("tokenizer", "xyz", "was begun with another tokenizer")

@@ -30,7 +30,7 @@ KILLS = [
     ("mt_rl", "record", RNG.randint(1, 2), 0),
     ("mt_rl", "save", 1, RNG.uniform(1, 30)),
     ("st_rl", "sample", RNG.randint(2, 5), 0),
-    ("evaluation", "score", RNG.randint(15, 40), 0),
+    ("evaluation", "score", RNG.randint(5, 14), 0),
     ("evaluation", "report", 1, 0),
 ]
 
