@@ -1,29 +1,83 @@
 """The student: a decoder-only transformer (GQA, RoPE, RMSNorm, gated MLP) as pure functions over a params pytree.
 
+One transformer covers the families by its config: sliding windows, two RoPE bases, RoPE scaling, norms of queries and
+keys, norms behind attention and MLP, tied or untied heads, padded vocabularies, LoRA.
+
 Shapes: B rows, T tokens, S cache slots, D model, H query heads, K key-value heads, E head width, F MLP width, L layers,
 V vocabulary.
-Only this package knows Flax NNX: `init` gives `(graphdef, params)` and everybody else passes the pair.
+Only this package knows Flax NNX: everybody else passes `(model, params)`.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+import math
+from collections.abc import Callable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
+
+from sml_jax import parallel
+from sml_jax.models.attention import cached_attention, packed_attention
+from sml_jax.models.lora import PREFIX, Adapter, Lora
 
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
 Cache = tuple[tuple[jax.Array, jax.Array], ...]
 """One (keys, values) a layer, each [B, K, S, E]; row b is valid up to its length."""
+NEVER = -1e30
+"""The logit of an id that no tokenizer piece stands for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """How rotary frequencies are stretched for long contexts.
+
+  Attributes:
+    kind: "linear" divides all by `factor`; "llama3" (transformers' name) only those whose wavelength is above
+      original_length / low_freq_factor, leaves those below original_length / high_freq_factor, and blends between.
+    original_length: context that the model was first trained on, tokens.
+  """
+
+  kind: Literal["linear", "llama3"]
+  factor: float
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  original_length: int = 8192
+
+  def __call__(self, frequencies: jax.Array) -> jax.Array:
+    if self.kind == "linear":
+      return frequencies / self.factor
+    turns = self.original_length * frequencies / (2 * math.pi)  # in the original context
+    share = (turns - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor)
+    share = jnp.clip(share, 0.0, 1.0)
+    return share * frequencies + (1 - share) * frequencies / self.factor
 
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-  """Shape of the transformer; widths in channels."""
+  """Shape of the transformer; widths in channels.
+
+  Attributes:
+    rope_scaling: of the global layers.
+    local_rope_theta: base of the local layers' wavelengths; 0 = rope_theta.
+    window: a token of a local layer sees itself and the window - 1 tokens before it.
+    local_layers: which layers are local, one entry a layer; () = none.
+    norm_plus_one: a norm's stored scale is its factor minus one.
+    post_norms: a norm behind attention and behind the MLP too.
+    qk_norm: queries and keys are normed over the head width, before RoPE.
+    query_scale: scores are multiplied by it; 0 = head_dim ** -0.5.
+    embed_scale: embeddings are multiplied by sqrt(d_model).
+    usable_vocab: ids from here on are padding of the vocabulary, and never sampled; 0 = there is none.
+    scan_layers: scan over the stacked layers in training: compiles once for all of them.
+    remat: "full" keeps only a layer's input for the backward pass and computes the rest again.
+    dtype, param_dtype: of activations, and of stored parameters (adapters are always f32).
+    attention: which implementation, see `attention.packed_attention`.
+  """
 
   vocab_size: int
   d_model: int
@@ -33,37 +87,58 @@ class ModelConfig:
   head_dim: int
   mlp_dim: int
   rope_theta: float = 10_000.0
+  rope_scaling: RopeScaling | None = None
+  local_rope_theta: float = 0.0
+  window: int = 0
+  local_layers: tuple[bool, ...] = ()
   norm_eps: float = 1e-6
+  norm_plus_one: bool = False
+  post_norms: bool = False
+  qk_norm: bool = False
+  query_scale: float = 0.0
+  activation: Literal["silu", "gelu_tanh"] = "silu"
+  embed_scale: bool = True
   tied_embeddings: bool = True
+  usable_vocab: int = 0
   scan_layers: bool = False
+  remat: Literal["none", "full"] = "none"
   dtype: Any = jnp.float32
+  param_dtype: Any = jnp.float32
+  attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
+  lora: Lora | None = None
 
   def __post_init__(self):
     if self.heads % self.kv_heads:
       raise ValueError(f"model.heads ({self.heads}) must be a multiple of model.kv_heads ({self.kv_heads})")
     if self.head_dim % 2:
       raise ValueError(f"model.head_dim ({self.head_dim}) must be even for rotary positions")
+    if self.local_layers and (len(self.local_layers) != self.layers or self.window < 1):
+      n = len(self.local_layers)
+      raise ValueError(f"local_layers has {n} entries for {self.layers} layers, with window {self.window}")
 
 
 class RMSNorm(nnx.Module):
-  def __init__(self, width: int, eps: float):
-    self.scale = nnx.Param(jnp.ones(width))
-    self.eps = eps
+  def __init__(self, width: int, c: ModelConfig):
+    self.scale = nnx.Param(jnp.full(width, 0.0 if c.norm_plus_one else 1.0, c.param_dtype))
+    self.c = c
 
   def __call__(self, x: jax.Array) -> jax.Array:
     y = x.astype(jnp.float32)
-    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.eps)
-    return (y * self.scale).astype(x.dtype)
+    y = y * jax.lax.rsqrt(jnp.mean(y * y, -1, keepdims=True) + self.c.norm_eps)
+    scale = self.scale.astype(jnp.float32)
+    return (y * (1.0 + scale if self.c.norm_plus_one else scale)).astype(x.dtype)
 
 
 Angles = tuple[jax.Array, jax.Array]
 """Sine and cosine of the rotary angles, each [B, T, 1, E/2]."""
 
 
-def rotary_angles(positions: jax.Array, head_dim: int, theta: float) -> Angles:
+def rotary_angles(positions: jax.Array, head_dim: int, theta: float, scaling: RopeScaling | None = None) -> Angles:
   """The angles of positions [B, T], once for all layers: fused into every use, XLA would compute them for each."""
   half = head_dim // 2
   frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  if scaling is not None:
+    frequencies = scaling(frequencies)
   angles = positions[..., None, None].astype(jnp.float32) * frequencies
   return jax.lax.optimization_barrier((jnp.sin(angles), jnp.cos(angles)))
 
@@ -75,59 +150,59 @@ def rotate(x: jax.Array, angles: Angles) -> jax.Array:
   return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], -1).astype(x.dtype)
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
-  """Grouped-query attention. q [B, T, H, E]; k, v [B, K, S, E]; mask bool [B, T, S] -> [B, T, H, E].
-
-  A row whose mask is all False gives a finite value nobody reads. The heads of a group are laid along the rows of one
-  batched product: XLA's CPU code for the five-dimensional form is four times slower.
-  """
-  b, t, h, e = q.shape
-  groups, s = k.shape[1], k.shape[2]
-  each = h // groups
-  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
-  scores = jnp.einsum("bkme,bkse->bkms", q, k, preferred_element_type=jnp.float32) * e**-0.5
-  scores = jnp.where(mask[:, None, None], scores.reshape(b, groups, each, t, s), -1e30)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, groups, each * t, s)
-  out = jnp.einsum("bkms,bkse->bkme", weights, v).reshape(b, groups, each, t, e)
-  return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+Attend = Callable[..., tuple[jax.Array, Any]]
+"""(q [B, T, H, E], k, v [B, T, K, E], this layer's cache or None) -> (out [B, T, H, E], this layer's new cache)."""
 
 
 class Block(nnx.Module):
   """One layer: attention and a gated MLP, each behind a norm and a residual."""
 
   def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
-    def weight(*shape, fan_in, depth=1.0):
-      return nnx.Param(jax.random.normal(rngs.params(), shape) * (fan_in * depth) ** -0.5)
-
+    heads, kv, width, mlp = (c.heads, c.head_dim), (c.kv_heads, c.head_dim), (c.d_model,), (c.mlp_dim,)
+    shapes = {  # name -> the axes it contracts and those it makes
+        "q": (width, heads), "k": (width, kv), "v": (width, kv), "o": (heads, width),
+        "gate": (width, mlp), "up": (width, mlp), "down": (mlp, width),
+    }  # fmt: skip
     self.c = c
-    self.attn_norm = RMSNorm(c.d_model, c.norm_eps)
-    self.q = weight(c.d_model, c.heads, c.head_dim, fan_in=c.d_model)
-    self.k = weight(c.d_model, c.kv_heads, c.head_dim, fan_in=c.d_model)
-    self.v = weight(c.d_model, c.kv_heads, c.head_dim, fan_in=c.d_model)
-    self.o = weight(c.heads, c.head_dim, c.d_model, fan_in=c.heads * c.head_dim, depth=2 * c.layers)
-    self.mlp_norm = RMSNorm(c.d_model, c.norm_eps)
-    self.gate = weight(c.d_model, c.mlp_dim, fan_in=c.d_model)
-    self.up = weight(c.d_model, c.mlp_dim, fan_in=c.d_model)
-    self.down = weight(c.mlp_dim, c.d_model, fan_in=c.mlp_dim, depth=2 * c.layers)
+    self.attn_norm = RMSNorm(c.d_model, c)
+    for name in ("q", "k", "v", "o"):
+      self._weight(name, *shapes[name], rngs)
+    self.mlp_norm = RMSNorm(c.d_model, c)
+    for name in ("gate", "up", "down"):
+      self._weight(name, *shapes[name], rngs)
+    if c.qk_norm:
+      self.q_norm, self.k_norm = RMSNorm(c.head_dim, c), RMSNorm(c.head_dim, c)
+    if c.post_norms:
+      self.post_attn_norm, self.post_mlp_norm = RMSNorm(c.d_model, c), RMSNorm(c.d_model, c)
+    for name in c.lora.targets if c.lora else ():
+      setattr(self, PREFIX + name, Adapter(*shapes[name], c.lora.rank, rngs))
 
-  def __call__(self, x: jax.Array, angles: Angles, mask: jax.Array, cache=None, offsets=None):
-    """x [B, T, D] -> (x, new cache of this layer).
+  def _weight(self, name: str, ins: tuple[int, ...], outs: tuple[int, ...], rngs: nnx.Rngs) -> None:
+    residual = 2 * self.c.layers if name in ("o", "down") else 1
+    draw = jax.random.normal(rngs.params(), (*ins, *outs)) * (math.prod(ins) * residual) ** -0.5
+    setattr(self, name, nnx.Param(draw.astype(self.c.param_dtype)))
 
-    With a cache (k, v: [B, K, S, E]) the T new keys are written at `offsets` [B].
-    """
+  def _project(self, name: str, x: jax.Array) -> jax.Array:
+    weight = getattr(self, name)
+    made = {"q": 2, "k": 2, "v": 2}.get(name, 1)
+    y = jnp.tensordot(x, weight.astype(x.dtype), axes=weight.ndim - made)
+    if self.c.lora and name in self.c.lora.targets:
+      y = y + self.c.lora.scale * getattr(self, PREFIX + name)(x)
+    return y
+
+  def __call__(self, x: jax.Array, angles: Angles, attend: Attend, cache: Any = None) -> tuple[jax.Array, Any]:
+    """x [B, T, D] -> (x, new cache of this layer)."""
     h = self.attn_norm(x)
-    q = rotate(jnp.einsum("btd,dhe->bthe", h, self.q.astype(h.dtype)), angles)
-    k = rotate(jnp.einsum("btd,dke->btke", h, self.k.astype(h.dtype)), angles)
-    v = jnp.einsum("btd,dke->btke", h, self.v.astype(h.dtype))
-    k, v = (a.swapaxes(1, 2) for a in (k, v))  # [B, K, T, E]
-    if cache is not None:
-      view = mask.shape[-1]
-      cache = tuple(_write(old, new, offsets) for old, new in zip(cache, (k, v), strict=True))
-      k, v = (a[:, :, :view] for a in cache)
-    x = x + jnp.einsum("bthe,hed->btd", attend(q, k, v, mask), self.o.astype(h.dtype))
+    q, k, v = (self._project(name, h) for name in ("q", "k", "v"))
+    if self.c.qk_norm:
+      q, k = self.q_norm(q), self.k_norm(k)
+    out, cache = attend(rotate(q, angles), rotate(k, angles), v, cache)
+    h = self._project("o", out)
+    x = x + (self.post_attn_norm(h) if self.c.post_norms else h)
     h = self.mlp_norm(x)
-    gated = jax.nn.silu(h @ self.gate.astype(h.dtype)) * (h @ self.up.astype(h.dtype))
-    return x + gated @ self.down.astype(h.dtype), cache
+    gate = jax.nn.silu if self.c.activation == "silu" else jax.nn.gelu
+    h = self._project("down", gate(self._project("gate", h)) * self._project("up", h))
+    return x + (self.post_mlp_norm(h) if self.c.post_norms else h), cache
 
 
 def _write(cache: jax.Array, new: jax.Array, offsets: jax.Array) -> jax.Array:
@@ -143,22 +218,30 @@ class Embedding(nnx.Module):
 
   def __init__(self, c: ModelConfig, rngs: nnx.Rngs):
     self.c = c
-    self.table = nnx.Param(jax.random.normal(rngs.params(), (c.vocab_size, c.d_model)) * c.d_model**-0.5)
+    draw = lambda *shape: (jax.random.normal(rngs.params(), shape) * c.d_model**-0.5).astype(c.param_dtype)
+    self.table = nnx.Param(draw(c.vocab_size, c.d_model))
     if not c.tied_embeddings:
-      self.head = nnx.Param(jax.random.normal(rngs.params(), (c.d_model, c.vocab_size)) * c.d_model**-0.5)
+      self.head = nnx.Param(draw(c.d_model, c.vocab_size))
 
   def __call__(self, tokens: jax.Array) -> jax.Array:
     x = self.table[...][tokens].astype(self.c.dtype)
-    return x * jnp.asarray(self.c.d_model**0.5, x.dtype)
+    return x * jnp.asarray(self.c.d_model**0.5, x.dtype) if self.c.embed_scale else x
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     head = self.table[...].T if self.c.tied_embeddings else self.head[...]
-    return jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    if 0 < self.c.usable_vocab < self.c.vocab_size:
+      logits = jnp.where(jnp.arange(self.c.vocab_size) < self.c.usable_vocab, logits, NEVER)
+    return logits
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
   """The static half of a transformer; every method is a pure function of its arguments, `params` first.
+
+  Args:
+    config: the shape.
+    mesh: where activations lie; None = wherever XLA puts them.
 
   Example:
     model = Model(config)
@@ -167,15 +250,12 @@ class Model:
   """
 
   config: ModelConfig
+  mesh: Mesh | None = None
 
   def _modules(self, key: jax.Array) -> dict[str, nnx.Module]:
     c, (embed_key, block_key) = self.config, jax.random.split(key)
     blocks = nnx.vmap(lambda k: Block(c, nnx.Rngs(k)))(jax.random.split(block_key, c.layers))
-    return {
-        "embedding": Embedding(c, nnx.Rngs(embed_key)),
-        "blocks": blocks,
-        "final_norm": RMSNorm(c.d_model, c.norm_eps),
-    }
+    return {"embedding": Embedding(c, nnx.Rngs(embed_key)), "blocks": blocks, "final_norm": RMSNorm(c.d_model, c)}
 
   @functools.cached_property
   def _graphdefs(self) -> dict[str, nnx.GraphDef]:
@@ -183,8 +263,13 @@ class Model:
     return {name: nnx.split(module)[0] for name, module in modules.items()}
 
   def init(self, key: jax.Array) -> Params:
-    """Random parameters, f32: normal with standard deviation 1/sqrt(fan in), residual outputs divided by sqrt(2 L)."""
+    """Random parameters: normal with standard deviation 1/sqrt(fan in), residual outputs divided by sqrt(2 L)."""
     return {name: nnx.to_pure_dict(nnx.state(module)) for name, module in self._modules(key).items()}
+
+  @functools.cached_property
+  def shapes(self) -> Params:
+    """The parameters as ShapeDtypeStructs."""
+    return jax.eval_shape(self.init, jax.random.key(0))
 
   def unstacked(self, params: Params) -> Params:
     """The same parameters with "blocks" a tuple of layers: unrolled decode reads them without slicing at every step."""
@@ -197,31 +282,55 @@ class Model:
     empty = lambda: jnp.zeros(shape, self.config.dtype)
     return tuple((empty(), empty()) for _ in range(self.config.layers))
 
-  def _run(self, params, tokens, positions, mask, cache=None, offsets=None):
+  def _run(self, params, tokens, positions, attend, cache=None):
+    """attend(is_local, q, k, v, cache of the layer) -> (out, new cache of the layer)."""
+    c, constrain = self.config, functools.partial(parallel.constrain, self.mesh)
     x = nnx.merge(self._graphdefs["embedding"], params["embedding"])(tokens)
-    angles = rotary_angles(positions, self.config.head_dim, self.config.rope_theta)
-    layer = lambda p, x, kv: nnx.merge(self._graphdefs["blocks"], p)(x, angles, mask, kv, offsets)
+    if cache is None:
+      x = constrain(x, parallel.LOOKED_UP)
+    x = constrain(x)
+    far = rotary_angles(positions, c.head_dim, c.rope_theta, c.rope_scaling)
+    near = rotary_angles(positions, c.head_dim, c.local_rope_theta or c.rope_theta) if c.local_layers else far
+
+    def layer(p, x, local, kv):
+      if isinstance(local, bool):
+        angles = near if local else far
+      else:
+        angles = jax.tree.map(lambda a, b: jnp.where(local, a, b), near, far)
+      x, kv = nnx.merge(self._graphdefs["blocks"], p)(x, angles, functools.partial(attend, local), kv)
+      return constrain(x), kv
+
+    local = c.local_layers or (False,) * c.layers
+    mixed = len(set(local)) > 1
     blocks = params["blocks"]
-    if cache is None and self.config.scan_layers and not isinstance(blocks, tuple):
-      x, _ = jax.lax.scan(lambda x, p: (layer(p, x, None)[0], None), x, blocks)
+    if cache is None and c.scan_layers and not isinstance(blocks, tuple):
+      step = lambda x, given: (layer(given[0], x, given[1] if mixed else local[0], None)[0], None)
+      if c.remat == "full":
+        step = jax.checkpoint(step, prevent_cse=False)
+      x, _ = jax.lax.scan(step, x, (blocks, jnp.asarray(local)))
     else:
       blocks = blocks if isinstance(blocks, tuple) else self.unstacked(params)["blocks"]
+      layer = jax.checkpoint(layer, static_argnums=2) if c.remat == "full" and cache is None else layer
       new = []
       for i, p in enumerate(blocks):
-        x, kv = layer(p, x, cache[i] if cache is not None else None)
+        x, kv = layer(p, x, local[i], cache[i] if cache is not None else None)
         new.append(kv)
       cache = tuple(new)
     return nnx.merge(self._graphdefs["final_norm"], params["final_norm"])(x), cache
+
+  @property
+  def _attention(self) -> dict[str, Any]:
+    c = self.config
+    return {"window": c.window, "scale": c.query_scale or c.head_dim**-0.5}
 
   def forward(self, params: Params, tokens: jax.Array, positions: jax.Array, segments: jax.Array) -> jax.Array:
     """Packed rows: tokens, positions, segments [B, T] (segment 0 is padding) -> hidden [B, T, D].
 
     A token attends to those before it in its own segment.
     """
-    t = tokens.shape[1]
-    causal = jnp.arange(t)[:, None] >= jnp.arange(t)
-    mask = causal & (segments[:, :, None] == segments[:, None, :])
-    return self._run(params, tokens, positions, mask)[0]
+    options = self._attention | {"impl": self.config.attention, "mesh": self.mesh}
+    attend = lambda local, q, k, v, _: (packed_attention(q, k, v, segments, is_local=local, **options), None)
+    return self._run(params, tokens, positions, attend)[0]
 
   def extend(
       self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, view: int
@@ -239,8 +348,13 @@ class Model:
       hidden [B, T, D] and the cache.
     """
     positions = lengths[:, None] + jnp.arange(tokens.shape[1])
-    mask = jnp.arange(view)[None, None, :] <= positions[:, :, None]
-    return self._run(params, tokens, positions, mask, cache, lengths)
+
+    def attend(local, q, k, v, kv):
+      kv = tuple(_write(old, new.swapaxes(1, 2), lengths) for old, new in zip(kv, (k, v), strict=True))
+      k, v = (a[:, :, :view] for a in kv)
+      return cached_attention(q, k, v, positions, is_local=local, **self._attention), kv
+
+    return self._run(params, tokens, positions, attend, cache)
 
   def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
     """hidden [..., D] -> f32 [..., V]."""

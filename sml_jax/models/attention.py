@@ -1,0 +1,205 @@
+"""Attention, one function in front of what is fast on each platform.
+
+  xla     plain products; writes the scores [B, H, T, T] to memory.
+  splash  the flash-attention kernel for TPUs; elsewhere it is interpreted, which is slow and meant for tests.
+  cudnn   the flash-attention kernel for GPUs, in bfloat16 or float16.
+  auto    splash on TPU, cudnn on a GPU that can run it, xla otherwise.
+
+Splash was compared with xla on CPU in f32, and compiled for TPUs; what is passed to cudnn was compared on CPU. Neither
+kernel was run on its own hardware.
+
+Shapes: B rows, T tokens, S slots of a cache, H query heads, K key-value heads, E head width.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu import splash_attention
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from sml_jax.errors import UserError
+
+IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
+
+
+def packed_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segments: jax.Array,
+    *,
+    window: int,
+    is_local: bool | jax.Array,
+    scale: float,
+    impl: str = "auto",
+    mesh: Mesh | None = None,
+) -> jax.Array:
+  """Attention of packed rows: a token sees itself and those before it in its own segment.
+
+  Args:
+    q: [B, T, H, E].
+    k, v: [B, T, K, E]; query head h reads key-value head h // (H / K).
+    segments: int [B, T], 0 for padding; a segment's tokens are side by side.
+    window: in a local layer a token sees itself and the window-1 tokens before it; 0 = there are no local layers.
+    is_local: whether this layer is local: a bool, or a traced bool scalar where layers are scanned.
+    scale: of the scores.
+    impl: one of IMPLEMENTATIONS.
+    mesh: where the arrays lie, rows along data and fsdp, heads along model; None = one device.
+
+  Returns:
+    [B, T, H, E]; finite and of no meaning at padding.
+
+  Raises:
+    UserError: the devices or the arrays cannot do what `impl` names.
+  """
+  t = q.shape[1]
+  device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
+  impl = _choose(impl, device, q)
+  if impl == "xla":
+    back = jnp.arange(t)[:, None] - jnp.arange(t)  # [T, T], tokens from the query back to the key
+    mask = _sees(back, window, is_local) & (segments[:, :, None] == segments[:, None, :])
+    return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale)
+  kernel = functools.partial(_splash, interpret=device.platform != "tpu") if impl == "splash" else _cudnn
+  run = lambda window: _on_shards(functools.partial(kernel, window=window, scale=scale), mesh, q, k, v, segments)
+  if not 0 < window < t or is_local is False:
+    return run(0)
+  if is_local is True:
+    return run(window)
+  # A kernel skips the blocks that its mask leaves empty, so it must know the mask when it is compiled.
+  return jax.lax.cond(is_local, lambda: run(window), lambda: run(0))
+
+
+def cached_attention(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    positions: jax.Array,
+    *,
+    window: int,
+    is_local: bool | jax.Array,
+    scale: float,
+) -> jax.Array:
+  """Attention to a cache whose slot s holds the token of position s.
+
+  Args:
+    q: [B, T, H, E].
+    k, v: [B, K, S, E].
+    positions: int [B, T] of the queries: one sees the slots up to its own, in a local layer the last `window` of them.
+    window, is_local, scale: as in `packed_attention`.
+
+  Returns:
+    [B, T, H, E].
+  """
+  back = positions[:, :, None] - jnp.arange(k.shape[2])  # [B, T, S]
+  return attend(q, k, v, _sees(back, window, is_local), scale)
+
+
+def _sees(back: jax.Array, window: int, is_local: bool | jax.Array) -> jax.Array:
+  """Whether a query may look `back` tokens."""
+  causal = back >= 0
+  if not window or is_local is False:
+    return causal
+  near = back < window
+  return causal & (near if is_local is True else near | ~jnp.asarray(is_local))
+
+
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
+  """Grouped-query attention in plain XLA. q [B, T, H, E]; k, v [B, K, S, E]; mask bool [B, T, S] -> [B, T, H, E].
+
+  A row whose mask is all False gives a finite value nobody reads. The heads of a group are laid along the rows of one
+  batched product: XLA's CPU code for the five-dimensional form is four times slower.
+  """
+  b, t, h, e = q.shape
+  groups, s = k.shape[1], k.shape[2]
+  each = h // groups
+  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
+  scores = jnp.einsum("bkme,bkse->bkms", q, k, preferred_element_type=jnp.float32) * scale
+  scores = jnp.where(mask[:, None, None], scores.reshape(b, groups, each, t, s), -1e30)
+  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, groups, each * t, s)
+  out = jnp.einsum("bkms,bkse->bkme", weights, v).reshape(b, groups, each, t, e)
+  return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+
+
+def _choose(impl: str, device: jax.Device, q: jax.Array) -> str:
+  """The implementation that `impl` means for queries [B, T, H, E] on such a device."""
+  if impl not in IMPLEMENTATIONS:
+    raise UserError(f"model.attention: unknown {impl!r}; one of {', '.join(IMPLEMENTATIONS)}")
+  if impl in ("xla", "splash"):
+    return impl
+  if impl == "auto" and device.platform == "tpu":
+    return "splash"
+  lacks = _cudnn_lacks(device, q)
+  if impl == "cudnn" and lacks:
+    raise UserError(f"model.attention=cudnn needs {lacks}; use model.attention=auto or xla")
+  return "xla" if lacks else "cudnn"
+
+
+def _cudnn_lacks(device: jax.Device, q: jax.Array) -> str:
+  """What cuDNN's kernel (with a mask, and a gradient) needs and does not get; "" if nothing."""
+  if device.platform not in ("gpu", "cuda"):
+    return f"a GPU, and the devices are {device.platform}"
+  capability = float(device.compute_capability)
+  widest = 256 if capability >= 9 else 128
+  _, t, _, e = q.shape
+  if capability < 8:
+    return f"a GPU of compute capability 8.0 or more, and this one has {capability}"
+  if q.dtype not in (jnp.bfloat16, jnp.float16):
+    return f"bfloat16 or float16 activations, and these are {q.dtype}"
+  if e > widest or e % 8:
+    return f"a head width that is a multiple of 8 up to {widest} on this GPU, and it is {e}"
+  return f"an even number of tokens a row, and it is {t}" if t % 2 else ""
+
+
+def _on_shards(kernel: Callable, mesh: Mesh | None, q, k, v, segments) -> jax.Array:
+  """Runs kernel(q, k, v, segments) on each device's rows and heads: the compiler cannot cut a kernel by itself.
+
+  Where the key-value heads do not divide over `model`, they are repeated up to the least number that does.
+  """
+  if mesh is None:
+    return kernel(q, k, v, segments)
+  parts = mesh.shape["model"]
+  split = q.shape[2] % parts == 0
+  rows = ("data", "fsdp") if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
+  if split:
+    k, v = (jnp.repeat(a, math.lcm(a.shape[2], parts) // a.shape[2], axis=2) for a in (k, v))
+  spec = P(rows, None, "model" if split else None, None)
+  on_shards = jax.shard_map(
+      kernel, mesh=mesh, in_specs=(spec, spec, spec, P(rows, None)), out_specs=spec, check_vma=False
+  )  # fmt: skip
+  return on_shards(q, k, v, segments)
+
+
+def _splash(q, k, v, segments, *, window: int, scale: float, interpret: bool) -> jax.Array:
+  """The TPU kernel; window 0 = all. Arguments as in `packed_attention`, of one device."""
+  t, h = q.shape[1:3]
+  pad = -t % 128  # of segment 0, behind all others
+  q, k, v = (jnp.pad(a, ((0, 0), (0, pad), (0, 0), (0, 0))).swapaxes(1, 2) for a in (q, k, v))  # [B, H or K, T, E]
+  segments = jnp.pad(segments, ((0, 0), (0, pad)))
+  shape = (t + pad, t + pad)
+  # LocalMask counts the tokens before the query and those after it.
+  mask = splash_attention.LocalMask(shape, (window - 1, 0), 0) if window else splash_attention.CausalMask(shape)
+  block = next(n for n in (512, 384, 256, 128) if shape[0] % n == 0)  # not tuned
+  sizes = splash_attention.BlockSizes(
+      block_q=block, block_kv=block, block_q_dkv=block, block_kv_dkv=block, block_q_dq=block, block_kv_dq=block
+  )
+  kernel = splash_attention.make_splash_mha(
+      splash_attention.MultiHeadMask([mask] * h), block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret
+  )
+  one = lambda q, k, v, s: kernel(q, k, v, segment_ids=splash_attention.SegmentIds(s, s))
+  out = jax.vmap(one)((q * scale).astype(q.dtype), k, v, segments)
+  return out.swapaxes(1, 2)[:, :t]
+
+
+def _cudnn(q, k, v, segments, *, window: int, scale: float) -> jax.Array:
+  """The GPU kernel; window 0 = all. Segments are a mask [B, 1, T, T]; the scores [B, H, T, T] are never written."""
+  same = segments[:, None, :, None] == segments[:, None, None, :]
+  near = (window - 1, 0) if window else None
+  return jax.nn.dot_product_attention(
+      q, k, v, mask=same, scale=scale, is_causal=True, local_window_size=near, implementation="cudnn"
+  )
