@@ -54,6 +54,10 @@ class DialogueWriter:
       raise UserError(f"cannot write {path}: {e.strerror or e}") from e
     return path
 
+  def steps(self) -> set[int]:
+    """Those that have an object, of whatever process."""
+    return {step for _, step, _ in _objects(self.folder)}
+
   def discard_after(self, step: int) -> int:
     """Removes what was written after `step` (of any process, and half-written objects); returns how many objects.
 

@@ -65,7 +65,7 @@ def _play(
   student = ScriptedStudent(authors, world, rng)
   # What the author meant needs no reading (or running) of what it wrote.
   teacher = ScriptedTeacher(feedback, lambda task, text: tuple(student.values or ()) or None, world)
-  dialogue = Dialogue(task.id, task.domain, 0, feedback, [renderer.teacher_turn(task.text)], bos=renderer.bos)
+  dialogue = Dialogue(task.id, task.domain, 0, feedback, [renderer.first_turn(task.text)], bos=renderer.bos)
   slots = slots_of(task)
   truth = [s.value for s in slots]
   for n in range(turns):
@@ -92,5 +92,5 @@ def _lesson(world: World, renderer: Renderer, index: int, seed: int) -> Dialogue
   answer = f"{slot.noun} is {slot.value}." if style == "sum" else f"{slot.value} {slot.noun}."
   turn = renderer.student_turn(answer)
   turn.kind, turn.verdict = "answer_attempt", "solved"
-  turns = [renderer.teacher_turn(f"{slot.text(exact=True)} {ASK_ONE[style].format(s=slot.noun)}"), turn]
+  turns = [renderer.first_turn(f"{slot.text(exact=True)} {ASK_ONE[style].format(s=slot.noun)}"), turn]
   return Dialogue(f"lesson-{index}", "math", 0, "full", turns, "solved", renderer.bos)

@@ -33,6 +33,7 @@ class Turn:
     hidden: student turns: shards still hidden when it spoke.
     cut: student turns: stopped by the token limit and not by an end of turn.
     injected: student turns: a question put in place of a wrong attempt by Q-priming.
+    stripped: student turns: [start, stop) of prompt + tokens that later turns do not see (its thinking); empty = none.
     answer_nll: student turns, if measured: nats of the canonical answer turn (end of turn included) in its place.
   """
 
@@ -46,7 +47,15 @@ class Turn:
   hidden: int = 0
   cut: bool = False
   injected: bool = False
+  stripped: list[int] = dataclasses.field(default_factory=list)
   answer_nll: float | None = None
+
+  @property
+  def context(self) -> list[int]:
+    """The ids that later turns see of this one."""
+    start, stop = self.stripped or (0, 0)
+    whole = [*self.prompt, *self.tokens]
+    return whole[:start] + whole[stop:]
 
 
 @dataclasses.dataclass

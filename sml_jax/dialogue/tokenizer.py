@@ -61,6 +61,8 @@ def microworld_sentences(dialogues: int = 6000) -> list[str]:
       from sml_jax.dialogue.record import Turn
       return Turn("teacher", text)
 
+    first_turn = teacher_turn
+
     def student_turn(self, text):
       from sml_jax.dialogue.record import Turn
       return Turn("student", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sml_jax.data.rows import token_row
+from sml_jax.data.rows import token_row, token_rows
 from sml_jax.dialogue.record import Dialogue, Turn
 
 BOS, TEACHER, STUDENT, END = 1, 2, 3, 4
@@ -93,3 +93,50 @@ def test_mask_loss_keeps_everything_else():
   assert not masked["weights"].any()
   for name in ("tokens", "advantages", "logprobs"):
     np.testing.assert_array_equal(row[name], masked[name])
+
+
+def test_without_stripped_tokens_there_is_one_row():
+  (row,) = token_rows(TWO_TURNS)
+  assert all((row[name] == array).all() for name, array in token_row(TWO_TURNS).items())
+
+
+def thinker(*ids: int, stripped: int, **fields) -> Turn:
+  """A turn of which the first `stripped` tokens leave the context."""
+  return student(*ids, stripped=[1, 1 + stripped], **fields)
+
+
+def test_each_turn_stands_behind_what_was_left_of_the_dialogue_when_it_spoke():
+  """By hand: 20 and 21 are thought in turn 1, 24 in turn 3; turn 2 did not think, so turn 3 shares its row."""
+  d = dialogue(
+      teacher(10), thinker(20, 21, 22, stripped=2), teacher(11), student(23), teacher(12), thinker(24, 25, stripped=1),
+      teacher(13), thinker(26, 27, stripped=1), advantages=[1.0, 2.0, 3.0, 4.0],
+  )  # fmt: skip
+  rows = token_rows(d)
+  assert [r["tokens"].tolist() for r in rows] == [
+      [1, 2, 10, 4, 3, 20, 21, 22, 4],
+      [1, 2, 10, 4, 3, 22, 4, 2, 11, 4, 3, 23, 4, 2, 12, 4, 3, 24, 25, 4],
+      [1, 2, 10, 4, 3, 22, 4, 2, 11, 4, 3, 23, 4, 2, 12, 4, 3, 25, 4, 2, 13, 4, 3, 26, 27, 4],
+  ]
+  trained = [r["tokens"][r["weights"] == 1].tolist() for r in rows]
+  assert trained == [[20, 21, 22, 4], [23, 4, 24, 25, 4], [26, 27, 4]]
+  assert [sorted({*r["advantages"].tolist()}) for r in rows] == [[0, 1], [0, 2, 3], [0, 4]]
+  for r in rows:
+    assert ((r["logprobs"] != 0) == (r["weights"] == 1)).all()
+  assert sum(r["weights"].sum() for r in rows) == d.sampled_tokens == token_row(d)["weights"].sum()
+  assert len(token_row(d)["tokens"]) == 29  # whole, with all that was thought
+
+
+def test_a_header_s_own_block_of_thinking_can_be_stripped_too():
+  """Prompt 3 8 9, of which 8 and 9 go once the turn has ended."""
+  turns = [Turn("student", "s", tokens=[i, END], prompt=[STUDENT, 8, 9], stripped=[1, 3]) for i in (20, 21)]
+  first, second = token_rows(dialogue(teacher(10), turns[0], teacher(11), turns[1]))
+  assert first["tokens"].tolist() == [1, 2, 10, 4, 3, 8, 9, 20, 4]
+  assert second["tokens"].tolist() == [1, 2, 10, 4, 3, 20, 4, 2, 11, 4, 3, 8, 9, 21, 4]
+  assert second["weights"].tolist() == [0] * 13 + [1, 1]
+
+
+def test_masks_reach_every_row_and_no_tokens_are_no_row():
+  d = dialogue(teacher(10), thinker(20, 21, stripped=1, injected=True), teacher(11), thinker(22, 23, stripped=1))
+  assert [r["weights"].sum() for r in token_rows(d, train_on_injected=False)] == [0, 3]
+  assert [r["weights"].sum() for r in token_rows(d, mask_loss=True)] == [0, 0]
+  assert token_rows(Dialogue("t", "d", 0, "full", [Turn("teacher", "too long")], "context_full")) == []

@@ -24,7 +24,7 @@ def dialogues(renderer) -> list[Dialogue]:
 
 
 def ids(renderer: Renderer, *pieces: str) -> list[int]:
-  return [renderer._pieces.piece_to_id(p) for p in pieces]
+  return [renderer.tokenizer.id_of(p) for p in pieces]
 
 
 def test_layout_by_hand(renderer):
@@ -94,7 +94,7 @@ def test_text_can_not_forge_a_turn(renderer, tmp_path, text, kind):
         model_type="bpe", user_defined_symbols=[TEACHER, STUDENT, END], hard_vocab_limit=False, minloglevel=2,
     )  # fmt: skip
     renderer = Renderer(str(tmp_path / "own.model"))
-    assert set(renderer._pieces.encode(text)) & set(ids(renderer, TEACHER, STUDENT, END)) or "<s>" in text
+    assert set(renderer.tokenizer.encode(text)) & set(ids(renderer, TEACHER, STUDENT, END)) or "<s>" in text
   special = {*ids(renderer, TEACHER, STUDENT, END), *renderer.bos}
   assert not special & set(renderer.encode(text))
   assert not special & set(renderer.teacher_turn(text).tokens[1:-1])

@@ -54,7 +54,7 @@ def model(tmp_path_factory) -> Renderer:
 
 
 def test_ids_of_special_pieces(model):
-  names = [model._pieces.id_to_piece(i) for i in range(6)]
+  names = [model.tokenizer._pieces.id_to_piece(i) for i in range(6)]
   assert names[:3] == ["<pad>", "<unk>", "<s>"] and set(names[3:]) == {TEACHER, STUDENT, END}
   assert model.pad_id == 0 and model.bos == [2]
 
@@ -66,9 +66,9 @@ def test_whole_words_are_never_split(model):
 
 def test_every_printable_character_has_a_piece(model):
   text = "".join(chr(c) for c in range(33, 127))
-  assert model._pieces.unk_id() not in model.encode(text)
+  assert model.tokenizer._pieces.unk_id() not in model.encode(text)
 
 
 def test_microworld_words_are_pieces_of_the_shipped_file():
   shipped = Renderer()
-  assert all(shipped._pieces.piece_to_id(w) != shipped._pieces.unk_id() for w in tokenizer.microworld_words())
+  assert all(shipped.tokenizer.id_of(w) is not None for w in tokenizer.microworld_words())
