@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sml_jax.data.rows import TokenRow, Truncated, token_row
+from sml_jax.data.rows import TokenRow, Truncated, token_rows
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.evaluate.metrics import repeat_counts
 from sml_jax.learn import credit
@@ -31,9 +31,10 @@ class Group:
   def token_rows(self, truncated: Truncated) -> list[TokenRow]:
     """Rows of the dialogues that are trained on; degenerate groups still count in the loss's denominator."""
     return [
-        token_row(d, train_on_injected=False, mask_loss=truncated == "mask_loss" and is_cut(d))
+        row
         for d, counted in zip(self.dialogues, self.counted, strict=True)
         if counted and sum(self.counted) > 1
+        for row in token_rows(d, train_on_injected=False, mask_loss=truncated == "mask_loss" and is_cut(d))
     ]
 
 

@@ -74,22 +74,38 @@ def token_logprobs(logits: jax.Array, tokens: jax.Array, segments: jax.Array, *,
   Returns:
     f32 [B, T]; 0 for padding and for the first token of a segment, which nothing predicts.
   """
+  logp, _ = predictions(logits, jnp.roll(tokens, -1, axis=1), temperature)
+  return per_token(logp, segments)
+
+
+def token_entropy(logits: jax.Array, segments: jax.Array, *, temperature: float = 1.0) -> jax.Array:
+  """Entry t is the entropy in nats of the distribution that token t was drawn from; arguments as `token_logprobs`."""
+  _, entropy = predictions(logits, jnp.zeros(segments.shape, jnp.int32), temperature)
+  return per_token(entropy, segments)
+
+
+def predictions(logits: jax.Array, following: jax.Array, temperature: float) -> tuple[jax.Array, jax.Array]:
+  """What each place says about the next one: the log-probability of the token there, and the entropy, both [B, T].
+
+  Args:
+    logits: f32 [B, T, V].
+    following: int [B, T], the token after each.
+    temperature: divides the logits.
+  """
   scaled, log_sum = _log_sum_exp(logits, temperature)  # [B, T, V], [B, T]
-  following = jnp.roll(tokens, -1, axis=1)
   if scaled.shape[-1] <= ONE_HOT_MAX:
     hit = following[..., None] == jnp.arange(scaled.shape[-1])
     chosen = jnp.where(hit, scaled, 0.0).sum(-1)
   else:
     chosen = jnp.take_along_axis(scaled, following[..., None], axis=-1)[..., 0]
-  return jnp.where(_is_predicted(segments), _shift_right(chosen - log_sum), 0.0)
-
-
-def token_entropy(logits: jax.Array, segments: jax.Array, *, temperature: float = 1.0) -> jax.Array:
-  """Entry t is the entropy in nats of the distribution that token t was drawn from; arguments as `token_logprobs`."""
-  scaled, log_sum = _log_sum_exp(logits, temperature)
   p = jnp.exp(scaled - log_sum[..., None])
   entropy = log_sum - jnp.where(p > 0, p * scaled, 0.0).sum(-1)  # 0 * -inf is not a number
-  return jnp.where(_is_predicted(segments), _shift_right(entropy), 0.0)
+  return chosen - log_sum, entropy
+
+
+def per_token(predicted: jax.Array, segments: jax.Array) -> jax.Array:
+  """Moves `predictions` [B, T] to the token they are about; 0 where there is none in the same segment."""
+  return jnp.where(_is_predicted(segments), _shift_right(predicted), 0.0)
 
 
 def sft_loss(logp: jax.Array, batch: Batch, *, entropy: jax.Array | None = None) -> tuple[jax.Array, Sums]:

@@ -7,8 +7,6 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import jax
-
 from sml_jax.learn.flops import causal, forward_flops
 from sml_jax.models.transformer import ModelConfig
 
@@ -19,10 +17,11 @@ class Meter:
   Args:
     config: the model.
     peak: FLOP/s of all devices at their best, against which MFU is stated; None = unknown.
+    parts: the lengths given here are one of so many parts of a batch, about equal (see `parallel.row_share`).
   """
 
-  def __init__(self, config: ModelConfig, peak: float | None):
-    self._config, self._peak = config, peak
+  def __init__(self, config: ModelConfig, peak: float | None, parts: int = 1):
+    self._config, self._peak, self._parts_of_batch = config, peak, parts
     self._reset()
 
   def _reset(self) -> None:
@@ -37,16 +36,16 @@ class Meter:
     self._parts[name] = self._parts.get(name, 0.0) + time.monotonic() - start
 
   def train(self, lengths: Sequence[int]) -> None:
-    """Forward and backward over dialogues of these lengths, on each process."""
+    """Forward and backward over dialogues of these lengths."""
     self._forward(lengths, passes=3)
-    self._tokens += sum(map(int, lengths)) * jax.process_count()
+    self._tokens += sum(map(int, lengths)) * self._parts_of_batch
 
   def sample(self, lengths: Sequence[int]) -> None:
-    """Dialogues of these lengths were sampled or read, on each process."""
+    """Dialogues of these lengths were sampled or read."""
     self._forward(lengths, passes=1)
 
   def _forward(self, lengths: Sequence[int], passes: int) -> None:
-    self._flops += passes * forward_flops(self._config, sum(map(int, lengths)), causal(lengths)) * jax.process_count()
+    self._flops += passes * forward_flops(self._config, sum(map(int, lengths)), causal(lengths)) * self._parts_of_batch
 
   def read(self) -> dict[str, Any]:
     """The clock's part of a row of metrics: seconds, trained tokens_per_second, mfu, share_PART; starts anew."""

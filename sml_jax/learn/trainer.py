@@ -13,13 +13,14 @@ from jax.sharding import Mesh
 
 from sml_jax import parallel
 from sml_jax.data.packing import PackedBatch, pad_rows
-from sml_jax.learn import losses, optimizer
+from sml_jax.learn import head, losses, optimizer
 from sml_jax.learn.losses import Batch, Objective, Sums
+from sml_jax.models import lora
 from sml_jax.models.transformer import Model, Params
 
 
 class TrainState(NamedTuple):
-  """What an update changes, and a checkpoint keeps."""
+  """What an update changes, and a checkpoint keeps: with LoRA the adapter alone."""
 
   params: Params
   opt_state: Any
@@ -28,18 +29,23 @@ class TrainState(NamedTuple):
 class Trainer:
   """Updates for one stage.
 
+  Attributes:
+    frozen: with LoRA, the weights that no update changes; else {}.
+
   Args:
-    model: the static half of the transformer.
+    model: the static half of the transformer; with config.lora its adapter is trained and nothing else.
     objective: the loss.
     tx: the optimizer.
     mesh: of all devices.
     micro_batch_rows: rows of one gradient accumulation; 0 = all at once. Rows are padded to a multiple of it.
+    head_chunk: entries of the vocabulary whose logits exist at once; 0 = all (see `head`).
   """
 
   def __init__(
-      self, model: Model, objective: Objective, tx: optax.GradientTransformation, mesh: Mesh, micro_batch_rows: int = 0
-  ):
-    self.model, self.objective, self.tx, self.mesh = model, objective, tx, mesh
+      self, model: Model, objective: Objective, tx: optax.GradientTransformation, mesh: Mesh,
+      micro_batch_rows: int = 0, head_chunk: int = 0,
+  ):  # fmt: skip
+    self.model, self.objective, self.tx, self.mesh, self.head_chunk = model, objective, tx, mesh, head_chunk
     shards = parallel.row_shards(mesh)
     self.micro_batch_rows = -(-micro_batch_rows // shards) * shards
     self._sums = jax.jit(losses.batch_sums)
@@ -48,25 +54,48 @@ class Trainer:
     self._accumulate = jax.jit(_add, donate_argnums=0)
     self._apply = jax.jit(self._apply_update, donate_argnums=(0, 1))
     self._logp = jax.jit(self.logprobs)
+    self.frozen: Params = {}
 
   def init(self, params: Params) -> TrainState:
-    """The state at step 0; params are copied onto the mesh."""
-    params = jax.device_put(params, parallel.param_shardings(self.mesh, params))
-    params = jax.tree.map(jnp.copy, params)  # the first update donates them, and the caller may still need its own
-    like = jax.eval_shape(self.tx.init, params)
-    shardings = optax.tree.map_params(
-        self.tx, lambda _, s: s, like, parallel.param_shardings(self.mesh, params),
-        transform_non_params=lambda _: parallel.replicated(self.mesh),
+    """The state at step 0; what is trained is copied onto the mesh, what is not is shared with the caller."""
+    self.freeze(params)
+    _, trained = self.partition(params)
+    trained = jax.device_put(trained, parallel.param_shardings(self.mesh, trained))
+    trained = jax.tree.map(jnp.copy, trained)  # the first update donates them, and the caller may still need its own
+    shardings = jax.tree.map(lambda s: s.sharding, self.abstract_state(trained).opt_state)
+    return TrainState(trained, jax.jit(self.tx.init, out_shardings=shardings)(trained))
+
+  def freeze(self, params: Params) -> None:
+    """Sets `frozen`; `init` does it, and a stage that goes on must."""
+    frozen, _ = self.partition(params)
+    self.frozen = jax.device_put(frozen, parallel.param_shardings(self.mesh, frozen))
+
+  def partition(self, params: Params) -> tuple[Params, Params]:
+    """(frozen, trained)."""
+    return lora.split(params) if self.model.config.lora else ({}, params)
+
+  def whole(self, trained: Params) -> Params:
+    """The model's parameters: the trained ones among the frozen."""
+    return lora.join(self.frozen, trained) if self.frozen else trained
+
+  def abstract_state(self, trained: Params | None = None) -> TrainState:
+    """The state's shapes and where they lie; of the model's trained parameters, or of those given."""
+    trained = self.partition(self.model.shapes)[1] if trained is None else trained
+    shardings = parallel.param_shardings(self.mesh, trained)
+    opt_state = jax.eval_shape(self.tx.init, trained)
+    state_shardings = optax.tree.map_params(
+        self.tx, lambda _, s: s, opt_state, shardings, transform_non_params=lambda _: parallel.replicated(self.mesh)
     )
-    return TrainState(params, jax.jit(self.tx.init, out_shardings=shardings)(params))
+    placed = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
+    return TrainState(jax.tree.map(placed, trained, shardings), jax.tree.map(placed, opt_state, state_shardings))
 
   def update(self, state: TrainState, batch: PackedBatch, reference: Params | None = None) -> tuple[TrainState, Sums]:
-    """One optimizer step on packed rows [R, T] (host arrays, this process's share).
+    """One optimizer step on packed rows [R, T] (host arrays, this process's share, see `parallel.row_share`).
 
     Args:
       state: consumed (donated).
       batch: of `packing`.
-      reference: parameters of the reference policy; needed if objective.kl_coef is not 0.
+      reference: parameters of the reference policy (whole); needed if objective.kl_coef is not 0.
 
     Returns:
       The new state, and metrics on the device: means over trained tokens, `grad_norm`, `tokens`, `loss`.
@@ -77,7 +106,7 @@ class Trainer:
     signal = functools.reduce(jnp.logical_or, [self._signal(m) for m in micro])
     grads, sums = None, None
     for m in micro:
-      g, s = self._gradient(state.params, reference, m, denominator)
+      g, s = self._gradient(state.params, self.frozen, reference, m, denominator)
       grads, sums = (g, s) if grads is None else (self._accumulate(grads, g), losses.add_metrics(sums, s))
     params, opt_state, norm = self._apply(state.params, state.opt_state, grads, signal)
     loss = sums.pop("loss")
@@ -85,9 +114,10 @@ class Trainer:
     return TrainState(params, opt_state), metrics
 
   def _micro_batches(self, batch: PackedBatch) -> list[Batch]:
-    shards = parallel.row_shards(self.mesh) // jax.process_count()
-    size = self.micro_batch_rows // jax.process_count() or len(batch["tokens"])
-    size = -(-size // max(1, shards)) * max(1, shards)
+    _, parts = parallel.row_share(self.mesh)
+    shards = parallel.row_shards(self.mesh) // parts
+    size = self.micro_batch_rows // parts or len(batch["tokens"])
+    size = -(-size // shards) * shards
     batch = pad_rows(batch, size)
     rows = len(batch["tokens"])
     return [parallel.put_rows(self.mesh, {k: v[i : i + size] for k, v in batch.items()}) for i in range(0, rows, size)]
@@ -95,18 +125,17 @@ class Trainer:
   def logprobs(self, params: Params, batch: Batch) -> tuple[jax.Array, jax.Array]:
     """Log-probability of each token and entropy of the distribution it was drawn from, both [B, T]."""
     hidden = self.model.forward(params, batch["tokens"], batch["positions"], batch["segments"])
-    logits = self.model.logits(params, hidden)
-    at = {"temperature": self.objective.temperature}
-    logp = losses.token_logprobs(logits, batch["tokens"], batch["segments"], **at)
-    return logp, losses.token_entropy(logits, batch["segments"], **at)
+    options = {"temperature": self.objective.temperature, "chunk": self.head_chunk}
+    return head.token_scores(self.model, params, hidden, batch["tokens"], batch["segments"], **options)
 
   def score(self, params: Params, batch: PackedBatch) -> np.ndarray:
     """Log-probability of each token of packed rows, [R, T]."""
     scored = [np.asarray(self._logp(params, m)[0]) for m in self._micro_batches(batch)]
     return np.concatenate(scored)[: len(batch["tokens"])]
 
-  def _micro_gradient(self, params, reference, batch, denominator) -> tuple[Params, Sums]:
-    def loss_of(params):
+  def _micro_gradient(self, trained, frozen, reference, batch, denominator) -> tuple[Params, Sums]:
+    def loss_of(trained):
+      params = lora.join(frozen, trained) if frozen else trained
       logp, entropy = self.logprobs(params, batch)
       if self.objective.kind == "sft":
         total, sums = losses.sft_loss(logp, batch, entropy=entropy)
@@ -116,7 +145,7 @@ class Trainer:
       loss = total / denominator
       return loss, sums | {"loss": jax.lax.stop_gradient(loss)}
 
-    return jax.grad(loss_of, has_aux=True)(params)
+    return jax.grad(loss_of, has_aux=True)(trained)
 
   def _apply_update(self, params, opt_state, grads, signal):
     return optimizer.update(params, opt_state, grads, self.tx, signal)
