@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import functools
+import itertools
 import logging as python_logging
 import os
 import re
@@ -28,7 +29,11 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from sml_jax.checksums import checksums, named_arrays
+from sml_jax.errors import UserError
 
+_CALLS = itertools.count(1)
+"""Counts the questions of whether to leave. JAX picks the number at which all processes do, so it must never fall back,
+as the steps do from stage to stage."""
 PyTree = Any
 Notify = Callable[[str], None]
 
@@ -143,9 +148,9 @@ class Checkpoints:
     data_state = base64.b64decode(data["bytes"]) if "bytes" in data else data["json"]
     return step, state, record["meta"], data_state
 
-  def reached_preemption(self, step: int) -> bool:
+  def reached_preemption(self) -> bool:
     """True at the step at which every process must save and leave. Call it at every step on every process."""
-    return self._manager.reached_preemption(step) or self.sigterm
+    return told_to_leave() or self.sigterm
 
   def watch_sigterm(self) -> None:
     """Makes `reached_preemption` true after a SIGTERM, which then no longer ends this process; a second one does.
@@ -194,18 +199,26 @@ class Checkpoints:
     self._manager.reload()
 
 
+def told_to_leave() -> bool:
+  """With several processes: whether all are to leave here, since one got a SIGTERM. Call it on all, equally often."""
+  return jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(next(_CALLS))
+
+
 def restore_params(
-    folder: epath.PathLike, step: int | None = None, *, notify: Notify = logging.warning
+    folder: epath.PathLike, step: int | None = None, *, place: Callable[[PyTree], PyTree] | None = None,
+    notify: Notify = logging.warning,
 ) -> tuple[int, PyTree, dict]:
   """Reads the parameters alone, without optimizer or a target, for evaluation and for the next stage.
 
   Args:
     folder: of a Checkpoints; only read.
     step: which one; None takes the newest that is sound, with a line to `notify` if that is not the newest.
+    place: parameters as things with a shape -> their shardings, onto which they are read, each process its part; None
+      gives NumPy arrays. What it raises as UserError is raised.
     notify: see Checkpoints.
 
   Returns:
-    (step, params as nested dicts of NumPy arrays, meta).
+    (step, params as nested dicts of arrays, meta).
 
   Raises:
     CheckpointError: there is no such checkpoint, or it cannot be read.
@@ -222,8 +235,11 @@ def restore_params(
       if metadata is None:
         raise ValueError("its metadata is missing")
       wanted = {"params": metadata.tree["params"]}
-      as_numpy = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
-      state = ocp.args.PyTreeRestore(item=wanted, restore_args=as_numpy, partial_restore=True)
+      if place is None:
+        how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), wanted)
+      else:
+        how = {"params": jax.tree.map(lambda s: ocp.ArrayRestoreArgs(sharding=s), place(wanted["params"]))}
+      state = ocp.args.PyTreeRestore(item=wanted, restore_args=how, partial_restore=True)
       restored = manager.restore(step, args=ocp.args.Composite(state=state, record=ocp.args.JsonRestore()))
       params = {"params": restored.state["params"]}
       _verify(params, restored.record["checksums"])
@@ -267,7 +283,7 @@ def _newest_sound(
     result = None
     try:
       result, reason = read(step), ""
-    except CheckpointError:
+    except (CheckpointError, UserError):
       raise
     except Exception as e:  # Orbax and TensorStore raise whatever they like: ValueError, KeyError, plain Exception.
       reason = _reason(e)

@@ -56,13 +56,19 @@ class Key:
 
 Table = Mapping[str, "Key | Table"]
 
+PRETRAINED = "pretrained"
+"""As `init` or arm: the weights that model.checkpoint has, before any training here."""
 FEEDBACK = ("full", "no_private", "binary", "try_again", "shuffled", "none")
 
 KEYS: Table = {
     "seed": Key(0, "all randomness of the run follows from it", low=0),
     "data_dir": Key("", "folder of the data sets read from files; empty = none is read"),
-    "tokenizer": Key("", "SentencePiece .model file; empty = the one shipped for the micro-world"),
+    "tokenizer": Key("", "SentencePiece .model or tokenizer.json, or a folder with one; empty = model.checkpoint's, or "
+                     "the one shipped for the micro-world"),
     "model": {
+        "name": Key("", "a published shape, such as gemma3_12b; empty = the shape below"),
+        "checkpoint": Key("", "folder in Hugging Face's format: shape, first weights and tokenizer come from it; "
+                          'random = random weights of the shape "name"'),
         "vocab_size": Key(0, "pieces; 0 = as many as the tokenizer has", low=0),
         "d_model": Key(96, "width of the residual stream", low=1),
         "layers": Key(3, "decoder layers", low=1),
@@ -75,7 +81,19 @@ KEYS: Table = {
         "tied_embeddings": Key(True, "the output layer is the embedding transposed"),
         "norm_eps": Key(1e-6, "added to the mean square in RMSNorm", above=0),
         "scan_layers": Key(False, "stack the layers and scan them: compiles faster, decodes slower on a CPU"),
-        "dtype": Key("float32", "of activations; parameters are float32", choices=("float32", "bfloat16")),
+        "remat": Key("none", "full = the backward pass keeps a layer's input and computes the rest again",
+                     choices=("none", "full"), resume="free"),
+        "attention": Key("auto", "implementation in training; auto = the platform's", resume="free",
+                         choices=("auto", "xla", "splash", "cudnn")),
+        "head_chunk": Key(0, "entries of the vocabulary whose logits exist at once in training; 0 = all", low=0, resume="free"),
+        "dtype": Key("float32", "of activations and caches", choices=("float32", "bfloat16")),
+        "param_dtype": Key("float32", "of parameters; adapters are float32", choices=("float32", "bfloat16")),
+        "lora": {
+            "rank": Key(0, "rank of the adapters that are trained in place of the weights; 0 = no LoRA", low=0),
+            "alpha": Key(32.0, "an adapter's product counts alpha / rank times", above=0),
+            "targets": Key(("q", "k", "v", "o", "gate", "up", "down"), "projections that have an adapter",
+                           choices=("q", "k", "v", "o", "gate", "up", "down")),
+        },
     },
     "mesh": {
         "data": Key(1, "devices along data; -1 = the rest", low=-1, resume="free"),
@@ -83,7 +101,8 @@ KEYS: Table = {
         "model": Key(1, "devices along model; -1 = the rest", low=-1, resume="free"),
     },
     "tasks": {
-        "source": Key("microworld", 'microworld, gsm8k, or the import path "package.module:function" of your own'),
+        "source": Key("microworld", 'microworld, gsm8k, omni_math, or the import path "package.module:function" of '
+                      "your own"),
         "verifier": Key("", "import path of your own verifier; empty = the source's"),
         "domains": Key(("math",), "domains that tasks are drawn from"),
         "split_salt": Key("0", "salt of the train, dev and test split; a new one draws new parts"),
@@ -102,6 +121,15 @@ KEYS: Table = {
         "max_length": Key(0, "longest dialogue, tokens; 0 = model.max_length", low=0, inherit="model.max_length"),
         "temperature": Key(1.0, "of sampling in training", above=0),
         "feedback": Key("full", "what the teacher's reply is made from", choices=FEEDBACK),
+        "teacher": Key("scripted", "who replies in the arms full and no_private: the task source's own teacher, or the "
+                       "student as it was before any training", choices=("scripted", "frozen")),
+        "max_teacher_prompt_tokens": Key(512, "frozen teacher: most tokens of its instructions, what it alone knows "
+                                         "and the problem", low=1),
+        "max_teacher_turn_tokens": Key(0, "frozen teacher: most tokens sampled for a reply, private thinking included; "
+                                       "0 = as many as max_reply_tokens has room for", low=0),
+        "thinking": Key("keep", "what a student turn thought stays in later context, or is stripped (as Qwen3's "
+                        "template does)", choices=("keep", "strip")),
+        "enable_thinking": Key(False, "Qwen3: the student may think; else its header has an empty thought"),
         "reveal": Key("on_question", "how the shards of an underspecified task come out",
                       choices=("on_question", "every_turn")),
     },
@@ -110,6 +138,9 @@ KEYS: Table = {
     "eval_tasks": Key(128, "tasks of each suite in an evaluation inside training", low=1, resume="free"),
     "checkpoint_every": Key(50, "steps between checkpoints; 0 = only at the end of a stage", low=0, resume="free"),
     "engine_rows": Key(256, "dialogues that are sampled side by side", low=1),
+    "rollout": Key("auto", "with several processes: local = each plays its tasks on its own devices, global = all play "
+                   "together; auto = local where mesh.model lies within a process", choices=("auto", "local", "global"),
+                   resume="free"),
     "keep_checkpoints": Key(2, "newest checkpoints kept in each stage", low=1, resume="free"),
     "log_every": Key(1, "steps between lines of metrics", low=1, resume="free"),
 }
@@ -127,7 +158,8 @@ _OPTIMIZER: Table = {
 }
 _COMMON: Table = {
     "kind": Key("", "sft, rl, synthesize or evaluate"),
-    "init": Key("", "where parameters come from: an earlier stage or a checkpoint folder; empty = random",
+    "init": Key("", "where parameters come from: an earlier stage or a folder of its checkpoints; empty = "
+                "model.checkpoint, or random",
                 stages=("sft", "rl")),
     "domains": Key((), "domains of this stage; empty = tasks.domains", inherit="tasks.domains"),
 }
@@ -189,7 +221,8 @@ STAGE_KEYS: Mapping[str, Table] = {
     },
     "evaluate": {
         **{name: _COMMON[name] for name in ("kind", "domains")},
-        "arms": Key((), "stages or checkpoint folders whose students are evaluated", stages=("sft", "rl")),
+        "arms": Key((), "stages or folders of checkpoints whose students are evaluated; pretrained = model.checkpoint",
+                stages=("sft", "rl")),
         "suites": Key(("math",), "suites of held-out tasks"),
         "tasks_per_suite": Key(512, "fixed tasks of a suite, the same for every seed", low=1),
         "turns": Key(10, "student turns", low=1),

@@ -25,6 +25,12 @@ def validate(config: ConfigDict) -> ConfigDict:
     _check_range(path, c.find_key(path, kinds(tree)), value)
   _check_model(tree)
   _check_stages(tree["stages"])
+  _check_teacher(tree)
+  stripped = tree["dialogue"]["thinking"] == "strip"
+  for name, stage in tree["stages"].items():
+    if stripped and stage.get("loss_norm") == "dialogue":
+      raise ConfigError(f'stages.{name}.loss_norm: "dialogue" cannot count dialogues under dialogue.thinking="strip", '
+                        "where each turn is a row of its own; choose token")
   return c.to_config(tree).lock()
 
 
@@ -38,6 +44,8 @@ def complete(tree: Mapping[str, Any]) -> dict[str, Any]:
   for name, stage in stages.items():
     if not re.fullmatch(r"[A-Za-z0-9_]+", name):
       raise ConfigError(f"stages.{name}: a stage's name, which is also its folder's, has only letters, digits and _")
+    if name == c.PRETRAINED:
+      raise ConfigError(f"stages.{name}: this name stands for model.checkpoint before training; choose another")
     if not isinstance(stage, Mapping) or stage.get("kind") not in c.STAGE_KEYS:
       got = repr(stage["kind"]) if isinstance(stage, Mapping) and "kind" in stage else "none"
       raise ConfigError(f"stages.{name}.kind: expected one of {', '.join(c.STAGE_KEYS)}, got {got}")
@@ -136,6 +144,8 @@ def _check_range(path: str, key: Key, value: Any) -> None:
 
 def _check_model(tree: Mapping[str, Any]) -> None:
   model = tree["model"]
+  if model["checkpoint"] == "random" and not model["name"]:
+    raise ConfigError('model.checkpoint: "random" needs model.name, whose shape the weights have')
   if model["heads"] % model["kv_heads"]:
     raise ConfigError(f"model.heads: expected a multiple of kv_heads ({model['kv_heads']}), got {model['heads']}")
   if model["head_dim"] % 2:
@@ -147,6 +157,23 @@ def _check_model(tree: Mapping[str, Any]) -> None:
     raise ConfigError(f"mesh: expected numbers of devices, at most one of them -1, got {tree['mesh']}")
 
 
+def _check_teacher(tree: Mapping[str, Any]) -> None:
+  if tree["dialogue"]["teacher"] != "frozen":
+    return
+  if not tree["model"]["checkpoint"]:
+    raise ConfigError('dialogue.teacher: "frozen" needs model.checkpoint, whose weights speak for the teacher')
+  suites = {"eval_suites": tree["eval_suites"]}
+  for name, stage in tree["stages"].items():
+    if stage.get("feedback") == "shuffled":
+      raise ConfigError(f'stages.{name}.feedback: dialogue.teacher="frozen" has no "shuffled" feedback')
+    suites[f"stages.{name}.suites"] = stage.get("suites", ())
+  for path, names in suites.items():
+    for name in names:
+      if "_sharded" in name or name.endswith("_shuffled"):
+        raise ConfigError(f'{path}: dialogue.teacher="frozen" has neither sharded tasks nor "shuffled" feedback, '
+                          f"got {name!r}")
+
+
 def _check_stages(stages: Mapping[str, Any]) -> None:
   earlier: dict[str, str] = {}
   for name, stage in stages.items():
@@ -154,7 +181,8 @@ def _check_stages(stages: Mapping[str, Any]) -> None:
     for sub, value in flatten(stage).items():
       if allowed := c.find_key(f"{path}.{sub}", {name: stage["kind"]}).stages:
         for other in value if isinstance(value, tuple) else (value,):
-          _check_reference(f"{path}.{sub}", other, [n for n, kind in earlier.items() if kind in allowed])
+          known = [n for n, kind in earlier.items() if kind in allowed]
+          _check_reference(f"{path}.{sub}", other, known + [c.PRETRAINED] * ("sft" in allowed))
     if stage["kind"] == "sft" and not stage["data"]:
       raise ConfigError(f"{path}.data: name the synthesize stage, or the folder, whose dialogues are trained on")
     if stage["kind"] == "evaluate":

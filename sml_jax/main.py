@@ -7,6 +7,8 @@ A config lists stages, which run in order, each in its own folder under the work
   rl          GRPO over whole dialogues (online SML; with one turn, single-turn RL)
   evaluate    success by turn with its controls, summary.json and report.html
 
+--show_sharding[=DEVICES] in place of --workdir prints where each parameter lies, without making any.
+
 The same command again goes on where it stopped: nothing done is done twice, and the numbers are those of a run that was
 never stopped. --help says a line on every key.
 
@@ -31,12 +33,12 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from sml_jax import command_line, parallel
+from sml_jax import checkpoint, command_line, parallel, sharding_table
 from sml_jax.checkpoint import CheckpointError
 from sml_jax.config import describe
-from sml_jax.data.packing import pack_all
+from sml_jax.data.packing import pack_all, pad_rows
 from sml_jax.data.pipeline import task_batches, training_batches
-from sml_jax.data.rows import token_row
+from sml_jax.data.rows import token_row, token_rows
 from sml_jax.data.store import DialogueWriter, build_dataset, open_dataset, read_dialogues
 from sml_jax.dialogue.authors import Mixture, author_dialogue
 from sml_jax.dialogue.conversation import Rules
@@ -67,15 +69,18 @@ def main(argv: list[str]) -> int:
       print(__doc__, describe(), sep="\n")
       return 0
     config = command_line.load(file, overrides)
+    if (devices := _show_sharding_argument(rest)) is not None:
+      sharding_table.show(config, devices or jax.device_count())
+      return 0
     parallel.start()
     if jax.process_count() == 1:
       signal.signal(signal.SIGTERM, _leave)
     folder = _workdir_argument(rest)
     with Progress(enabled=jax.process_index() == 0) as progress:
-      run = Run(config, folder, progress)
+      run = parallel.all_or_none(lambda: Run(config, folder, progress))
       for key, old, new in run.workdir.changes:
         progress.log(f"config.{key}: was {old!r}, now {new!r}")
-      progress.log(run.describe())
+      progress.log(run.student.describe())
       stages = {"synthesize": synthesize, "sft": sft, "rl": rl, "evaluate": evaluate}
       for name, stage in config.stages.items():
         if run.workdir.is_done(name):
@@ -103,11 +108,28 @@ def _leave(signum: int, frame: Any) -> None:
   raise Preempted("left; run the same command again to go on")
 
 
+def _leave_if_told() -> None:
+  """The same where there are several processes, between two things that are written."""
+  if checkpoint.told_to_leave():
+    _leave(signal.SIGTERM, None)
+
+
+def _show_sharding_argument(rest: list[str]) -> int | None:
+  """The number of devices that --show_sharding[=DEVICES] names, 0 = those there are; None without the argument."""
+  found = [a.partition("=")[2] for a in rest if a.partition("=")[0] == "--show_sharding"]
+  if not found:
+    return None
+  if len(rest) > 1 or not (found[0] or "1").isdecimal() or "--show_sharding=" in rest:
+    raise UserError(f"--show_sharding[=DEVICES] stands alone beside --config, got {' '.join(rest)}")
+  return int(found[0] or 0)
+
+
 def _workdir_argument(rest: list[str]) -> str:
   folder = ""
   for argument in rest:
     if not argument.startswith("--workdir="):
-      raise UserError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, --help")
+      raise UserError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, "
+                      "--show_sharding, --help")
     folder = argument.removeprefix("--workdir=")
   if not folder:
     raise UserError("no --workdir=DIR: where the run's files go")
@@ -119,7 +141,10 @@ def _workdir_argument(rest: list[str]) -> str:
 
 
 def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
-  """Plays `stage.dialogues` dialogues in chunks; a chunk whose file exists is not played again."""
+  """Plays `stage.dialogues` dialogues in chunks; a chunk whose file exists is not played again.
+
+  Of several processes all play a chunk of the student's together; the others' are written by one process each.
+  """
   folder = run.workdir.stage_dir(name)
   record = DialogueWriter(folder / "dialogues")
   since, size = time.monotonic(), run.config.engine_rows * (1 if stage.author == "student" else 8)
@@ -127,23 +152,26 @@ def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
   draw = _task_drawer(run, name, stage)
   params = run.initial_params(stage.init, name) if stage.author == "student" else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature, stage.q_priming)
+  written, process = parallel.by_first(record.steps), jax.process_index()
   run.progress.stage(name, chunks)
   for chunk in range(1, chunks + 1):
+    _leave_if_told()
     first, count = (chunk - 1) * size, min(size, stage.dialogues - (chunk - 1) * size)
     tasks = None if stage.author == "scripted" else draw(count)
-    if chunk % jax.process_count() != jax.process_index():
+    writer = 0 if stage.author == "student" else chunk % jax.process_count()
+    if chunk in written or (process != writer and stage.author != "student"):
       continue
-    if not (record.folder / record.name(chunk, jax.process_index())).exists():
-      if stage.author == "scripted":
-        dialogues = _authored(run, name, first, count)
-      elif stage.author == "reference":
-        dialogues = run.table.recite(tasks)
-      else:
-        dialogues = run.table.play(params, tasks, sample_numbers(tasks), rules, run.key(name, chunk))
-      record.write(chunk, jax.process_index(), dialogues)
-      run.progress.update(chunk, success=success(dialogues))
+    if stage.author == "scripted":
+      dialogues = _authored(run, name, first, count)
+    elif stage.author == "reference":
+      dialogues = run.table.recite(tasks)
+    else:
+      dialogues = run.table.play(params, tasks, sample_numbers(tasks), rules, run.key(name, chunk))
+    if process == writer:
+      record.write(chunk, process, dialogues)
+    run.progress.update(chunk, success=success(dialogues))
   parallel.wait_for_all(f"{name} played")
-  if jax.process_index() == 0:
+  if process == 0:
     build_dataset(record.folder, folder / "dataset")
     run.workdir.mark_done(name, {"seconds": time.monotonic() - since, "dialogues": stage.dialogues})
 
@@ -191,21 +219,23 @@ def _task_stream(run: Run, name: str):
 
 def sft(run: Run, name: str, stage: ConfigDict) -> None:
   dialogues = _training_dialogues(run, stage)
-  rows = [token_row(d, train_on_injected=stage.train_on_injected) for d in dialogues]
+  rows = [r for d in dialogues for r in token_rows(d, train_on_injected=stage.train_on_injected)]
+  part, parts = parallel.row_share(run.mesh)
   batches = training_batches(
       rows,
       batch_rows=stage.batch_rows,
       row_length=stage.row_length,
       seed=run.config.seed,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process_index=part,
+      process_count=parts,
       packing=stage.packing,
   )
   trainer = _trainer(run, stage, Objective(kind="sft"))
-  loop = TrainingStage(run, name, trainer.init(run.initial_params(stage.init, name)), batches)
-  if loop.step == 0:
-    show_dialogue(dialogues[0], rows[0], run.renderer.pieces, run.progress.console)
-  meter = Meter(run.model.config, run.peak)
+  loop = TrainingStage(run, name, trainer, batches)
+  if loop.step == 0 and loop.first:
+    shown = token_row(dialogues[0], train_on_injected=stage.train_on_injected)
+    show_dialogue(dialogues[0], shown, run.renderer.pieces, run.progress.console)
+  meter = Meter(run.model.config, run.peak, parts)
   for step in loop.steps():
     batch = next(batches)
     loop.state, metrics = trainer.update(loop.state, batch)
@@ -233,7 +263,7 @@ def _trainer(run: Run, stage: ConfigDict, objective: Objective) -> Trainer:
     tx, _ = make_optimizer(ConfigDict(stage.optimizer.to_dict() | {"total_steps": stage.steps}))
   except ValueError as e:
     raise UserError(f"optimizer of a {stage.kind} stage: {e}") from None
-  return Trainer(run.model, objective, tx, run.mesh, stage.micro_batch_rows)
+  return Trainer(run.model, objective, tx, run.mesh, stage.micro_batch_rows, run.config.model.head_chunk)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -241,18 +271,16 @@ def _trainer(run: Run, stage: ConfigDict, objective: Objective) -> Trainer:
 
 
 def rl(run: Run, name: str, stage: ConfigDict) -> None:
-  if jax.process_count() > 1:
-    raise UserError(f"stages.{name}: rl stages run in one process (on all of its devices) for now")
+  part, parts = parallel.row_share(run.mesh)
   objective = Objective(
       "grpo", stage.clip_low, stage.clip_high, stage.kl_coef, run.config.dialogue.temperature, stage.loss_norm
   )
   trainer = _trainer(run, stage, objective)
   stream = _task_stream(run, name)
   draw = _task_drawer(run, name, stage, stream)
-  start = run.initial_params(stage.init, name)
-  reference = start if stage.kl_coef else None
+  reference = run.initial_params(stage.init, name) if stage.kl_coef else None
   counters = {"sampled_student_tokens": 0, "groups": 0}
-  loop = TrainingStage(run, name, trainer.init(start), stream, counters)
+  loop = TrainingStage(run, name, trainer, stream, counters)
   targets = _tokens_by_step(run, stage.match_tokens) if stage.match_tokens else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature)
   meter = Meter(run.model.config, run.peak)
@@ -266,16 +294,18 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
           break
         groups = [g for g in groups if not g.degenerate] + _play_groups(run, stage, loop, draw(len(dead)), rules, step)
     dialogues = [d for g in groups for d in g.dialogues]
-    loop.keep(step, dialogues)
+    written = groups[jax.process_index() :: jax.process_count()]  # no process writes what another does
+    loop.keep(step, [d for g in written for d in g.dialogues])
     rows = [r for g in groups for r in g.token_rows(stage.truncated)]
-    if step == 1:
+    if step == 1 and loop.first:
       show_dialogue(dialogues[0], token_row(dialogues[0]), run.renderer.pieces, run.progress.console)
     with meter.part("train"):
       packed = pack_all(rows or [token_row(dialogues[0], mask_loss=True)], stage.row_length)
+      packed = {k: v[part::parts] for k, v in pad_rows(packed, parts).items()}
       for _ in range(stage.inner_updates):
         loop.state, metrics = trainer.update(loop.state, packed, reference)
       jax.block_until_ready(loop.state.params)
-    meter.sample([len(run.renderer.render(d)) for d in dialogues])
+    meter.sample([len(token_row(d)["tokens"]) for d in dialogues])
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
     metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read()}
@@ -288,10 +318,15 @@ def _play_groups(
 ) -> list[Group]:
   g = stage.group_size
   repeated = [t for t in tasks for _ in range(g)]
-  dialogues = run.table.play(loop.state.params, repeated, sample_numbers(tasks, g), rules, run.key(loop.name, step))
+  dialogues = run.table.play(loop.params, repeated, sample_numbers(tasks, g), rules, run.key(loop.name, step))
   loop.counters["sampled_student_tokens"] += sum(d.sampled_tokens for d in dialogues)
   loop.counters["groups"] += len(tasks)
-  return credit_groups(dialogues, stage, run.rewards[loop.name])
+  own = run.rewards[loop.name]
+  if own:  # it may ask the world outside, or chance
+    given = parallel.by_first(lambda: list(map(own, dialogues)))
+    rewards = {id(d): reward for d, reward in zip(dialogues, given, strict=True)}
+    own = lambda d: rewards[id(d)]
+  return credit_groups(dialogues, stage, own)
 
 
 def _tokens_by_step(run: Run, name: str) -> list[float]:
@@ -317,7 +352,7 @@ def _evaluate_in_loop(run: Run, stage: ConfigDict, loop: TrainingStage, step: in
     suite = Suite.parse(name)
     tasks = suite.tasks(run.source, "dev", c.eval_tasks, c.dialogue.reveal)
     setting = Setting(run.table, tasks, suite.feedback, c.dialogue.turns, 0, run.key("evaluate", 0))
-    out[f"dev_success_{name}"] = success(EVALUATORS["sampled"](setting, loop.state.params))
+    out[f"dev_success_{name}"] = success(EVALUATORS["sampled"](setting, loop.params))
   return out
 
 
@@ -333,7 +368,8 @@ def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
   params, loaded = None, ""
   for i, (arm, suite_name, evaluator) in enumerate(jobs, 1):
     record = DialogueWriter(folder / arm / suite_name / evaluator)
-    if jax.process_index() or (record.folder / record.name(0, 0)).exists():
+    _leave_if_told()
+    if parallel.by_first(record.steps):
       continue
     if loaded != arm:
       params, loaded = run.initial_params(arm, name), arm
@@ -341,7 +377,8 @@ def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
     tasks = suite.tasks(run.source, stage.part, stage.tasks_per_suite, run.config.dialogue.reveal)
     setting = Setting(run.table, tasks, suite.feedback, stage.turns, stage.tries, run.key("evaluate", 1))
     dialogues = EVALUATORS[evaluator](setting, params)
-    record.write(0, 0, dialogues)
+    if jax.process_index() == 0:
+      record.write(0, 0, dialogues)
     run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
   if jax.process_index() == 0:
     seconds = time.monotonic() - since

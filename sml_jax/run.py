@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import time
 import zlib
@@ -10,20 +11,24 @@ from typing import Any
 
 import jax
 from etils import epath
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from sml_jax import checkpoint, parallel
+from sml_jax.config import PRETRAINED
 from sml_jax.data.store import DialogueWriter
 from sml_jax.dialogue.conversation import Table, TokenBudget
+from sml_jax.dialogue.model_teacher import FrozenTeachers
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.renderer import Renderer
+from sml_jax.dialogue.rollout import OneTable, OwnTables
 from sml_jax.errors import UserError
 from sml_jax.evaluate.metrics_log import MetricsLog
 from sml_jax.evaluate.progress import Progress
 from sml_jax.learn.flops import peak_flops
-from sml_jax.learn.trainer import TrainState
-from sml_jax.models.transformer import Model, ModelConfig, Params, parameter_count
+from sml_jax.learn.trainer import Trainer
+from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
+from sml_jax.student import Student
 from sml_jax.tasks.source import load, make_source
 from sml_jax.workdir import Workdir
 
@@ -42,9 +47,9 @@ class Run:
   def __init__(self, config: ConfigDict, folder: epath.PathLike, progress: Progress):
     self.config, self.progress = config, progress
     self.mesh = parallel.make_mesh(**config.mesh)
-    self.renderer = Renderer(config.tokenizer)
-    self.model = Model(model_config(config, self.renderer.vocab_size))
-    self.budget = TokenBudget(*(config.dialogue[f"max_{part}_tokens"] for part in ("problem", "turn", "reply")))
+    self.student = Student(config, self.mesh)
+    self.renderer, self.model = self.student.renderer, self.student.model
+    self.budget = token_budget(config)
     self.source = make_source(config)
     own = {name: s.reward for name, s in config.stages.items() if s.kind == "rl"}
     self.rewards = {name: load(path, f"stages.{name}.reward") if path else None for name, path in own.items()}
@@ -57,28 +62,35 @@ class Run:
   def _table(self) -> Table:
     """The one engine of the run, with room for the longest dialogue that any stage plays."""
     c = self.config
-    turns = max([c.dialogue.turns, *(s.turns for s in c.stages.values() if "turns" in s)])
-    slots = self.budget.length(turns)
-    if slots > c.model.max_length:
-      raise UserError(
-          f"{turns} turns of dialogue.max_turn_tokens and max_reply_tokens are {slots} tokens, more than "
-          f"model.max_length ({c.model.max_length})"
-      )
+    slots = longest_dialogue(c)
+    local = parallel.local_mesh(self.mesh) if c.rollout != "global" else None
+    if local is None and c.rollout == "local":
+      raise UserError(f'rollout="local": mesh.model is {self.mesh.shape["model"]}, more than the devices of a process '
+                      "or no divisor of them; use auto")
+    check_rows(c, self.mesh)
+    processes = jax.process_count()
     engine = Engine(
-        self.model,
-        rows=c.engine_rows,
+        dataclasses.replace(self.model, mesh=local or self.mesh),
+        rows=c.engine_rows // processes if local else c.engine_rows,
         slots=slots,
         max_turn=self.budget.turn,
         stop_ids=self.renderer.stop_ids,
-        mesh=self.mesh,
+        mesh=local or self.mesh,
+        home=self.mesh,
     )
-    return Table(engine, self.renderer, self.source, self.budget)
-
-  def describe(self) -> str:
-    """One line: how large the student is and what it runs on."""
-    like = jax.eval_shape(self.model.init, jax.random.key(0))
-    mesh = " x ".join(f"{axis} {size}" for axis, size in self.mesh.shape.items())
-    return f"student: {parameter_count(like):,} parameters; {jax.devices()[0].device_kind}, mesh {mesh}"
+    kind = Table if processes == 1 else OwnTables if local else OneTable
+    table = kind(engine, self.renderer, self.source, self.budget)
+    if c.dialogue.teacher == "frozen":
+      table.teachers = FrozenTeachers(
+          engine,
+          self.renderer,
+          self.budget,
+          replies=most_turns(c) - 1,
+          prompt=c.dialogue.max_teacher_prompt_tokens,
+          max_turn=c.dialogue.max_teacher_turn_tokens,
+          weights=lambda: self.student.initial_params("", jax.random.key(c.seed), self.progress.log),
+      )
+    return table
 
   @functools.cached_property
   def peak(self) -> float | None:
@@ -90,25 +102,9 @@ class Run:
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(self.config.seed), zlib.crc32(stage.encode())), step)
 
   def initial_params(self, init: str, stage: str) -> Params:
-    """Random ones ("" as `init`), those of a finished stage, or those of a checkpoint folder."""
-    like = jax.eval_shape(self.model.init, jax.random.key(0))
-    if not init:
-      shardings = parallel.param_shardings(self.mesh, like)
-      return jax.jit(self.model.init, out_shardings=shardings)(self.key(stage, 0))
-    folder = epath.Path(init) if init not in self.config.stages else self.checkpoint_dir(init)
-    _, params, meta = checkpoint.restore_params(folder, notify=self.progress.log)
-    self._check_fits(params, like, meta, folder)
-    return jax.device_put(params, parallel.param_shardings(self.mesh, like))
-
-  def _check_fits(self, params: Any, like: Any, meta: Mapping[str, Any], folder: epath.Path) -> None:
-    if meta.get("tokenizer") not in (None, self.renderer.fingerprint):
-      raise UserError(f"{folder}: was trained with another tokenizer than {self.renderer.file}")
-    if jax.tree.structure(params) != jax.tree.structure(like):
-      raise UserError(f"{folder}: holds another model than config.model (other parameters)")
-    for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(params), jax.tree.leaves(like), strict=True):
-      if a.shape != b.shape:
-        name = jax.tree_util.keystr(path, simple=True, separator=".")
-        raise UserError(f"{folder}: {name} is {list(a.shape)}, but config.model makes it {list(b.shape)}")
+    """Those before any training ("" or "pretrained"), of a finished stage, or of a folder of our checkpoints."""
+    folder = self.checkpoint_dir(init) if init in self.config.stages else init if init != PRETRAINED else ""
+    return self.student.initial_params(folder, self.key(stage, 0), self.progress.log)
 
   def checkpoint_dir(self, stage: str) -> epath.Path:
     return self.workdir.path / stage / "checkpoints"
@@ -119,28 +115,48 @@ class Run:
     return MetricsLog(folder, stage).rows if (folder / "metrics.jsonl").exists() else []
 
 
-def model_config(config: ConfigDict, pieces: int) -> ModelConfig:
-  """The model of a config; raises UserError if its vocabulary is smaller than the tokenizer's."""
-  shape = {k: v for k, v in config.model.items() if k != "max_length"}
-  shape["vocab_size"] = shape["vocab_size"] or pieces
-  if shape["vocab_size"] < pieces:
-    raise UserError(f"model.vocab_size is {shape['vocab_size']}, but the tokenizer has {pieces} pieces")
-  return ModelConfig(**shape | {"dtype": jax.numpy.dtype(shape["dtype"])})
+def token_budget(config: ConfigDict) -> TokenBudget:
+  return TokenBudget(*(config.dialogue[f"max_{part}_tokens"] for part in ("problem", "turn", "reply")))
+
+
+def most_turns(config: ConfigDict) -> int:
+  """Most student turns of a dialogue that any stage plays."""
+  return max([config.dialogue.turns, *(s.turns for s in config.stages.values() if "turns" in s)])
+
+
+def longest_dialogue(config: ConfigDict) -> int:
+  """Its tokens at most. Raises UserError if they are more than model.max_length."""
+  turns = most_turns(config)
+  most = token_budget(config).length(turns)
+  if most > config.model.max_length:
+    raise UserError(
+        f"{turns} turns of dialogue.max_turn_tokens and max_reply_tokens are {most} tokens, more than "
+        f"model.max_length ({config.model.max_length})"
+    )
+  return most
+
+
+def check_rows(config: ConfigDict, mesh: Mesh) -> None:
+  """Raises UserError if the engine's rows cannot be cut evenly."""
+  if config.engine_rows % (shards := parallel.row_shards(mesh)):
+    raise UserError(f"engine_rows is {config.engine_rows}: it must be a multiple of the {shards} devices along data "
+                    "and fsdp of the mesh")
 
 
 class TrainingStage:
   """Checkpoints, metrics and the record of one stage, which always tell the same story: that of the last checkpoint.
 
   Example:
-    stage = TrainingStage(run, name, state, batches)
+    stage = TrainingStage(run, name, trainer, batches)
     for step in stage.steps():
       stage.state, metrics = trainer.update(stage.state, next(batches))
       stage.log(step, metrics)
     stage.finish()
   """
 
-  def __init__(self, run: Run, name: str, state: TrainState, batches: Any, counters: dict[str, int] | None = None):
+  def __init__(self, run: Run, name: str, trainer: Trainer, batches: Any, counters: dict[str, int] | None = None):
     """`batches` has get_state and set_state; `counters` are numbers that grow with the steps and are kept with them."""
+    self.trainer = trainer
     self.run, self.name, self.config, self.batches = run, name, run.config.stages[name], batches
     self.folder = run.workdir.stage_dir(name)
     self.first = jax.process_index() == 0
@@ -149,16 +165,25 @@ class TrainingStage:
     keep = run.config.keep_checkpoints
     self.checkpoints = checkpoint.Checkpoints(run.checkpoint_dir(name), keep, notify=run.progress.log)
     self.checkpoints.watch_sigterm()
-    self.state, self.step, self.counters = state, 0, dict(counters or {})
+    self.step, self.counters = 0, dict(counters or {})
     self.seconds, self.leaving = 0.0, False
-    if restored := self.checkpoints.restore(state):
+    if restored := self.checkpoints.restore(trainer.abstract_state()):
       self.step, self.state, meta, data_state = restored
       self.counters, self.seconds = meta["counters"], meta["seconds"]
       batches.set_state(data_state)
+      if run.model.config.lora:
+        trainer.freeze(run.initial_params(self.config.init, name))
+    else:
+      self.state = trainer.init(run.initial_params(self.config.init, name))
     if self.first:
       self.record.discard_after(self.step)
       self.metrics.discard_after(self.step)
     run.progress.stage(name, self.config.steps, self.step)
+
+  @property
+  def params(self) -> Params:
+    """The student as it is now, whole."""
+    return self.trainer.whole(self.state.params)
 
   def steps(self):
     """The steps still to do, from 1; checkpoints between them, and leaves with Preempted when told to."""
@@ -168,7 +193,7 @@ class TrainingStage:
       self.step += 1
       now = time.monotonic()
       self.seconds, since = self.seconds + now - since, now
-      self.leaving = self.checkpoints.reached_preemption(self.step)
+      self.leaving = self.checkpoints.reached_preemption()
       every = self.config.checkpoint_every
       if self.leaving or self.step == self.config.steps or (every and self.step % every == 0):
         self._save()

@@ -251,9 +251,9 @@ def test_sigterm_is_seen_at_the_next_step(tmp_path):
   checkpoints = Checkpoints(tmp_path)
   try:
     checkpoints.watch_sigterm()
-    assert not checkpoints.reached_preemption(1)
+    assert not checkpoints.reached_preemption()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert checkpoints.reached_preemption(2)
+    assert checkpoints.reached_preemption()
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # A second one ends the process.
     checkpoints.close()
     assert signal.getsignal(signal.SIGTERM) == previous and checkpoints.sigterm
@@ -280,8 +280,9 @@ folder, process, port = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 jax.config.update("jax_cpu_collectives_implementation", "gloo")
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, process)
 from jax.sharding import NamedSharding, PartitionSpec as P
+import numpy as np
 import tests_state
-from sml_jax.checkpoint import Checkpoints
+from sml_jax.checkpoint import Checkpoints, restore_params
 mesh = jax.make_mesh((4, 2), ("fsdp", "model"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
 shard = lambda x: jax.ShapeDtypeStruct(
     x.shape, x.dtype, sharding=NamedSharding(mesh, P("fsdp", "model") if len(x.shape) == 2 else P()))
@@ -292,8 +293,15 @@ step, state, meta, data = checkpoints.restore(target)
 assert (step, data, len(said)) == (1, {"next_index": 1}, 1), (step, data, said)
 assert len(state.params["embed"].sharding.device_set) == 8
 checkpoints.save(5, jax.jit(lambda s: jax.tree.map(lambda x: x * 2, s))(state), meta, data)
-assert not checkpoints.reached_preemption(6)
+assert not checkpoints.reached_preemption()
 checkpoints.close()
+place = lambda params: jax.tree.map(lambda x: shard(x).sharding, params)
+step, params, _ = restore_params(folder, place=place)
+want = jax.tree.map(lambda x: 2 * np.asarray(x), tests_state.make_state(1).params)
+assert step == 5 and params["embed"].sharding.shard_shape((256, 64)) == (64, 32)
+for array, whole in zip(jax.tree.leaves(params), jax.tree.leaves(want), strict=True):
+  assert len(array.addressable_shards) == 4
+  assert all((np.asarray(s.data) == whole[s.index]).all() for s in array.addressable_shards)
 """
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,8 @@ from jax.sharding import PartitionSpec as P
 
 from sml_jax import parallel
 from sml_jax.errors import UserError
+from sml_jax.models import families
+from sml_jax.models.lora import Lora
 from sml_jax.models.transformer import Model, ModelConfig
 
 SHAPE = dict(vocab_size=48, d_model=16, layers=3, heads=4, kv_heads=2, head_dim=6, mlp_dim=20)
@@ -31,14 +35,37 @@ def specs(mesh, params, use="train") -> dict[str, P]:
   return {"/".join(k.key for k in path): s.spec for path, s in found}
 
 
+def rules_of(params) -> dict[str, list[str]]:
+  names = ["/".join(k.key for k in path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+  return {name: [r[0] for r in parallel.RULES if re.fullmatch(r[0], name)] for name in names}
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_parameter_matches_exactly_one_rule_and_every_rule_is_used(tied):
-  leaves = jax.tree_util.tree_leaves_with_path(shapes(tied_embeddings=tied))
-  names = ["/".join(k.key for k in path) for path, _ in leaves]
-  matches = {name: [r[0] for r in parallel.RULES if re.fullmatch(r[0], name)] for name in names}
+  matches = rules_of(shapes(tied_embeddings=tied, post_norms=True, qk_norm=True, lora=Lora(4, 8.0)))
   assert all(len(found) == 1 for found in matches.values()), matches
   used = {found[0] for found in matches.values()}
   assert {r[0] for r in parallel.RULES} - used == ({r"embedding/head"} if tied else set())
+
+
+@pytest.mark.parametrize("name", families.PRESETS)
+def test_every_preset_has_one_rule_a_parameter_and_lies_on_large_meshes(name):
+  _, config = families.preset(name)
+  params = Model(dataclasses.replace(config, lora=Lora(16, 32.0))).shapes
+  assert all(len(found) == 1 for found in rules_of(params).values())
+  for sizes in ((1, 64, 2), (2, 8, 16)):
+    for use in ("train", "decode"):
+      shardings = parallel.param_shardings(mesh(*sizes), params, use)
+      jax.tree.map(lambda s, a: s.shard_shape(a.shape), shardings, params)  # raises where an axis does not divide
+
+
+def test_an_adapter_lies_as_its_weight_and_its_rank_is_never_cut():
+  found = specs(mesh(2, 2, 2), shapes(lora=Lora(4, 8.0)))
+  for name in ("q", "gate"):
+    assert (*found[f"blocks/lora_{name}/a"],) == (None, "fsdp", None)  # [L, D, r] of [L, D, ...]
+  assert found["blocks/lora_q/b"] == P(None, None, "model", None)  # [L, r, H, E]
+  assert found["blocks/lora_o/a"] == P(None, "model", None, None) and found["blocks/lora_o/b"] == P(None, None, "fsdp")
+  assert found["blocks/lora_down/a"] == P(None, "model", None) and found["blocks/lora_up/b"] == P(None, None, "model")
 
 
 def test_specs_by_hand():
@@ -95,13 +122,57 @@ def test_minus_one_is_the_rest(sizes):
 
 
 @pytest.mark.parametrize("sizes, rest", [((1, -1, 1), (1, 8, 1)), ((2, -1, 2), (2, 2, 2)), ((-1, 4, 2), (1, 4, 2))])
-def test_minus_one_is_the_rest_of_eight(monkeypatch, sizes, rest):
-  monkeypatch.setattr(jax, "device_count", lambda: 8)
-  monkeypatch.setattr(jax, "make_mesh", lambda shape, axes, **_: (shape, axes))
-  assert parallel.make_mesh(*sizes) == (rest, ("data", "fsdp", "model"))
+def test_minus_one_is_the_rest_of_eight(sizes, rest):
+  assert parallel.mesh_sizes(*sizes, devices=8) == rest
 
 
 def test_rows_lie_along_data_and_fsdp():
   assert parallel.row_shards(mesh(2, 4, 8)) == 8
   put = parallel.put_rows(parallel.make_mesh(), {"tokens": np.arange(6).reshape(3, 2)})
   assert put["tokens"].sharding.spec == P(("data", "fsdp")) and put["tokens"].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Device:
+  id: int
+  process_index: int
+
+
+def mesh_of(processes: int, each: int, *sizes: int):
+  """What a mesh of that many processes with `each` devices looks like to the functions below."""
+  devices = [Device(i, i // each) for i in range(processes * each)]
+  grid = np.array(devices, object).reshape(sizes)
+  return types.SimpleNamespace(devices=grid, shape=dict(zip(parallel.AXES, sizes, strict=True)))
+
+
+@pytest.mark.parametrize("processes, each, sizes, shares, local", [
+    (2, 4, (1, 8, 1), [(0, 2), (1, 2)], [(0, 1, 2, 3), (4, 5, 6, 7)]),
+    (2, 4, (2, 2, 2), [(0, 2), (1, 2)], [(0, 1, 2, 3), (4, 5, 6, 7)]),
+    (2, 4, (1, 2, 4), [(0, 2), (1, 2)], [(0, 1, 2, 3), (4, 5, 6, 7)]),
+    (2, 4, (1, 1, 8), [(0, 1), (0, 1)], None),  # one part of the rows, on all devices of both
+    (4, 2, (1, 2, 4), [(0, 2), (0, 2), (1, 2), (1, 2)], None),
+    (1, 8, (1, 8, 1), [(0, 1)], [tuple(range(8))]),
+])  # fmt: skip
+def test_which_rows_are_a_processs_own(monkeypatch, processes, each, sizes, shares, local):
+  monkeypatch.setattr(parallel, "Mesh", lambda devices, axes, axis_types: devices)
+  whole = mesh_of(processes, each, *sizes)
+  for process in range(processes):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    assert parallel.row_share(whole) == shares[process]
+    own = parallel.local_mesh(whole)
+    assert own is None if local is None else tuple(d.id for d in own.flat) == local[process]
+    assert local is None or own.shape == (each // sizes[2], 1, sizes[2])
+
+
+def test_a_model_axis_across_the_bounds_of_processes_is_one_line(monkeypatch):
+  monkeypatch.setattr(jax, "process_index", lambda: 0)
+  line = r"^mesh: data x fsdp x model = 1 x 4 x 3 cuts rows unevenly among 3 processes; [^\n]*$"
+  with pytest.raises(UserError, match=line):
+    parallel.row_share(mesh_of(3, 4, 1, 4, 3))
+
+
+def test_one_process_meets_itself():
+  assert parallel.gather(lambda: 3) == [3] and parallel.by_first(lambda: "a") == "a"
+  assert parallel.all_or_none(lambda: [1]) == [1]
+  with pytest.raises(UserError, match=r"^no$"):
+    parallel.gather(lambda: (_ for _ in ()).throw(UserError("no")))

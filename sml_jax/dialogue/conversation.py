@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Sequence
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -60,12 +61,27 @@ class TokenBudget:
     return self.problem + turns * self.turn + (turns - 1) * self.reply
 
 
+class Teachers(Protocol):
+  """Where another teacher than the source's comes from, for the arms whose replies it makes."""
+
+  arms: Sequence[Feedback]
+
+  def teacher(self, feedback: Feedback, key: jax.Array, student: Params) -> Teacher:
+    """The teacher of one rollout, given its key and the decode copy of its student's parameters."""
+    ...
+
+
 class Table:
-  """Where student and teacher meet: the engine's rows, the source's verifier and a teacher."""
+  """Where student and teacher meet: the engine's rows, the source's verifier and a teacher.
+
+  Attributes:
+    teachers: gives the teacher of its arms; that of the others, or of all if it is None, is the source's own.
+  """
 
   def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget):
     self.engine, self.renderer, self.source, self.budget = engine, renderer, source, budget
-    self._keys = jax.jit(jax.vmap(_place_key, (None, 0, 0, None)))
+    self._keys = jax.jit(jax.vmap(place_key, (None, 0, 0, None)))
+    self.teachers: Teachers | None = None
     self._chances = jax.jit(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2**31 - 1))))
 
   def play(
@@ -82,12 +98,17 @@ class Table:
     if (most := self.budget.length(rules.turns)) > self.engine.slots:
       raise ValueError(f"{rules.turns} turns may take {most} tokens, but the engine's rows have {self.engine.slots}")
     student = self.engine.decode_params(params)
-    teacher = self.source.teacher(rules.feedback)
+    teacher = self._teacher(rules.feedback, key, student)
     out = []
     for start in range(0, len(tasks), self.engine.rows):
       stop = start + self.engine.rows
       out += self._play_batch(student, teacher, tasks[start:stop], samples[start:stop], rules, key)
     return out
+
+  def _teacher(self, feedback: Feedback, key: jax.Array, student: Params) -> Teacher:
+    if self.teachers is None or feedback not in self.teachers.arms:
+      return self.source.teacher(feedback)
+    return self.teachers.teacher(feedback, key, student)
 
   def recite(self, tasks: Sequence[Task]) -> list[Dialogue]:
     """Dialogues of one turn, in which the student says its task's canonical answer: a data set's own solutions.
@@ -115,8 +136,8 @@ class Table:
     for d, tokens in zip(dialogues, feed, strict=True):
       if len(tokens) > self.budget.problem:
         d.end, d.turns[0].tokens = "context_full", []  # nobody reads it: in the record as text alone
-    task_ids = _padded([zlib.crc32(t.id.encode()) for t in tasks], b)
-    sample_ids = _padded(samples, b)
+    task_ids = padded([zlib.crc32(t.id.encode()) for t in tasks], b)
+    sample_ids = padded(samples, b)
     answers = [list(renderer.student_turn(t.answer).tokens) for t in tasks] if rules.answer_nll else []
     rows = engine.start()
     for turn in range(1, rules.turns + 1):
@@ -124,8 +145,8 @@ class Table:
       if not live:
         break
       view = engine.view(self.budget.length(turn))
-      rows = engine.feed(params, rows, _by_row(b, {i: feed[i] for i in live}), view)
-      nll = engine.score(params, rows, _by_row(b, {i: answers[i] for i in live}), view) if answers else None
+      rows = engine.feed(params, rows, by_row(b, {i: feed[i] for i in live}), view)
+      nll = engine.score(params, rows, by_row(b, {i: answers[i] for i in live}), view) if answers else None
       keys = self._keys(key, task_ids, sample_ids, turn)
       active = np.zeros(b, bool)
       active[live] = True
@@ -137,16 +158,18 @@ class Table:
         if nll is not None:
           dialogues[i].turns[-1].answer_nll = float(nll[i])
       self._judge([tasks[i] for i in live], [dialogues[i] for i in live], min(turn, rules.turns), rules)
-      rows, questions = self._ask_instead(rows, live, tasks, dialogues, turn, rules, keys)
+      in_cache = {i: dialogues[i].turns[-1] for i in live}
+      self._ask_instead(live, tasks, dialogues, turn, rules, keys)
       live = [i for i in live if dialogues[i].end is None]
+      rows, reread = self._rewind(rows, {i: (in_cache[i], dialogues[i].turns[-1]) for i in live})
       replies = teacher.reply([tasks[i] for i in live], [dialogues[i] for i in live])
       for i, reply in zip(live, replies, strict=True):
         self._answer(dialogues[i], reply)
-        feed[i] = [*questions.get(i, []), *dialogues[i].turns[-1].tokens, *renderer.student_prompt()]
+        feed[i] = [*reread[i], *dialogues[i].turns[-1].tokens, *renderer.student_prompt()]
     return dialogues
 
   def _open(self, task: Task, sample: int, feedback: Feedback) -> Dialogue:
-    problem = self.renderer.teacher_turn(task.text)
+    problem = self.renderer.first_turn(task.text)
     return Dialogue(task.id, task.domain, sample, feedback, [problem], bos=list(self.renderer.bos))
 
   def _judge(self, tasks: list[Task], dialogues: list[Dialogue], turn: int, rules: Rules) -> None:
@@ -159,14 +182,10 @@ class Table:
       last.verdict = "no_attempt" if last.cut else verdict
       dialogue.end = _end(task, last, turn, rules)
 
-  def _ask_instead(self, rows, live, tasks, dialogues, turn, rules: Rules, keys):
-    """Q-priming: replaces wrong turns by questions with probability base^turn.
-
-    Returns the rows, and {row: the question's tokens}.
-    """
-    questions, forget = {}, np.zeros(self.engine.rows, np.int32)
+  def _ask_instead(self, live, tasks, dialogues, turn, rules: Rules, keys) -> None:
+    """Q-priming: replaces wrong turns by questions with probability base^turn."""
     if not rules.q_priming:
-      return rows, questions
+      return
     chances = np.asarray(self._chances(keys))
     for i in live:
       last = dialogues[i].turns[-1]
@@ -174,15 +193,29 @@ class Table:
         continue
       if chances[i] >= rules.q_priming**turn:
         continue
-      forget[i] = len(last.tokens)
       question = self.renderer.student_turn(self.source.question(tasks[i], dialogues[i]))
       if (n := len(question.tokens)) > self.budget.turn:
         raise UserError(f"q_priming: a question of {n} tokens, more than dialogue.max_turn_tokens ({self.budget.turn})")
       question.injected, question.hidden, question.verdict = True, last.hidden, "no_attempt"
       question.kind = self.source.kind(tasks[i], question.text)
       dialogues[i].turns[-1] = question
-      questions[i] = question.tokens
-    return (self.engine.rewind(rows, forget) if questions else rows), questions
+
+  def _rewind(self, rows, turns: dict[int, tuple[Turn, Turn]]):
+    """Forgets what later turns are not to see: a turn that a question replaced, and stripped thinking.
+
+    Args:
+      rows: of the engine.
+      turns: by row: the turn in the cache, and the turn as it counts.
+
+    Returns:
+      The rows, and for each row the tokens of the turn that it must read again.
+    """
+    forget, reread = np.zeros(self.engine.rows, np.int32), {}
+    for i, (cached, turn) in turns.items():
+      whole = len(cached.prompt) + len(cached.tokens)
+      keep = turn.stripped[0] if turn.stripped else whole if turn is cached else len(turn.prompt)
+      forget[i], reread[i] = whole - keep, turn.context[keep:]
+    return (self.engine.rewind(rows, forget) if forget.any() else rows), reread
 
   def _answer(self, dialogue: Dialogue, reply: str | None) -> None:
     if reply is None:
@@ -209,17 +242,19 @@ def _end(task: Task, last: Turn, turn: int, rules: Rules) -> End | None:
   return None
 
 
-def _place_key(key: jax.Array, task: jax.Array, sample: jax.Array, turn: jax.Array) -> jax.Array:
+def place_key(key: jax.Array, task: jax.Array, sample: jax.Array, turn: jax.Array) -> jax.Array:
+  """The key of a turn: what is sampled there is a function of the place alone."""
   for place in (task, sample, turn):
     key = jax.random.fold_in(key, jnp.asarray(place, jnp.uint32))
   return key
 
 
-def _padded(values: Sequence[int], rows: int) -> np.ndarray:
+def padded(values: Sequence[int], rows: int) -> np.ndarray:
+  """One number for each of the engine's rows, uint32."""
   return np.asarray([*values, *[0] * (rows - len(values))], np.uint32)
 
 
-def _by_row(rows: int, tokens: dict[int, Sequence[int]]) -> list[Sequence[int]]:
+def by_row(rows: int, tokens: dict[int, Sequence[int]]) -> list[Sequence[int]]:
   return [tokens.get(i, ()) for i in range(rows)]
 
 

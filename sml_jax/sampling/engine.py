@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from sml_jax import parallel
 from sml_jax.errors import UserError
@@ -49,18 +50,20 @@ class Engine:
     max_turn: M, most tokens of a turn.
     stop_ids: ids that end a turn unless `sample` is told others; the stop id is kept as the turn's last token.
     mesh: where rows and parameters lie; None = the default device.
+    home: the mesh of the parameters given to `decode_params`; None = `mesh`. Where `mesh` is a `parallel.local_mesh` of
+      it, this process samples by itself, with what all made together.
     chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
     view_step: attention sees a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
   """
 
   def __init__(
       self, model: Model, *, rows: int, slots: int, max_turn: int, stop_ids: Sequence[int], mesh: Mesh | None = None,
-      chunk: int = 16, view_step: int = 64,
+      home: Mesh | None = None, chunk: int = 16, view_step: int = 64,
   ):
     self.model, self.rows, self.max_turn, self.chunk, self.view_step = model, rows, max_turn, chunk, view_step
     self.slots = -(-slots // view_step) * view_step
     self._stops = np.tile(np.asarray(stop_ids, np.int32), (rows, 1))
-    self.mesh = mesh
+    self.mesh, self.home = mesh, home or mesh
     self._unstack = jax.jit(self._unstacked)
     self._start = jax.jit(self._empty)
     self._feed = jax.jit(self._feed_chunk, static_argnames="view", donate_argnames="rows")
@@ -68,25 +71,32 @@ class Engine:
     self._score = jax.jit(self._score_chunk, static_argnames="view")
 
   def decode_params(self, params: Params) -> Params:
-    """The copy of the parameters that decoding reads: made once a rollout."""
-    return self._unstack(params)
+    """The copy of the parameters that decoding reads, made once a rollout: in the activations' dtype, layers apart."""
+    params = self._unstack(params)
+    return params if self.mesh == self.home else parallel.on_own_devices(self.mesh, params)
 
   def _unstacked(self, params: Params) -> Params:
-    if self.mesh is not None:
-      shardings = parallel.param_shardings(self.mesh, params, "decode")
+    lie = lambda params: params
+    if self.home is not None:
+      shardings = parallel.param_shardings(self.home, params, "decode")
+      layer = jax.tree.map(lambda s: NamedSharding(self.home, P(*s.spec[1:])), shardings["blocks"])
       params = jax.lax.with_sharding_constraint(params, shardings)
-    return self.model.unstacked(params)
+      each = shardings | {"blocks": (layer,) * self.model.config.layers}
+      lie = lambda params: jax.lax.with_sharding_constraint(params, each)
+    # Norms compute in f32 with their scale as stored; all else is cast at its use, so it may as well be cast here.
+    cast = lambda path, a: a if path[-1].key == "scale" else a.astype(self.model.config.dtype)
+    return lie(self.model.unstacked(jax.tree_util.tree_map_with_path(cast, params)))
 
   def start(self) -> Rows:
-    """All rows empty, lying along data and fsdp."""
+    """All rows empty; they lie along data and fsdp."""
     return self._start()
 
   def _empty(self) -> Rows:
     last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
-    rows = Rows(self.model.init_cache(self.rows, self.slots), jnp.zeros(self.rows, jnp.int32), last)
-    if self.mesh is None or self.rows % parallel.row_shards(self.mesh):
-      return rows
-    return jax.lax.with_sharding_constraint(rows, NamedSharding(self.mesh, parallel.ROWS))
+    cache = self.model.init_cache(self.rows, self.slots)
+    cache = jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
+    lengths = jnp.zeros(self.rows, jnp.int32)
+    return Rows(cache, *(parallel.constrain(self.mesh, a) for a in (lengths, last)))
 
   def view(self, most: int) -> int:
     """Slots to attend over for dialogues of at most `most` tokens, bounded by the turn, not by the batch."""
@@ -161,7 +171,8 @@ class Engine:
 
     start = (0, rows, jnp.zeros((b, m), jnp.int32), jnp.zeros((b, m)), active & (budgets > 0), jnp.zeros(b, jnp.int32))
     _, rows, tokens, logprobs, _, counts = jax.lax.while_loop(going, step, start)
-    return rows, tokens, logprobs, counts
+    # The host reads them, and in a mesh of several processes none has all rows.
+    return rows, *(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts))
 
   def rewind(self, rows: Rows, counts: np.ndarray) -> Rows:
     """Forgets the last counts[b] tokens of each row; feed before sampling again."""
@@ -185,7 +196,7 @@ class Engine:
     hidden, _ = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
     before = jnp.concatenate([rows.last[:, None], hidden[:, :-1]], 1)
     logp = jax.nn.log_softmax(self.model.logits(params, before))
-    return jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0]
+    return parallel.constrain(self.mesh, jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0], P())
 
 
 def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:

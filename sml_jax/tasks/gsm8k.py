@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any
 
 from etils import epath
 
-from sml_jax.dialogue.record import Dialogue, Feedback, Kind
-from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, choose, place_of
+from sml_jax.tasks.file_source import FileSource, normalise, part_of
 from sml_jax.tasks.jsonl import DataError, bad_row, check_manifest, read_rows
-from sml_jax.tasks.numbers import extract_number, has_answer_mark, parse_number, verify_numbers
-from sml_jax.tasks.task import Reveal, Task, Verdict
+from sml_jax.tasks.numbers import extract_number, has_answer_mark, parse_number
+from sml_jax.tasks.task import Task
 
-PARTS = ("train", "dev", "test")
-_SHARE = 0.1  # of the problems in dev, and again in test
+__all__ = ["Gsm8kSource", "load_gsm8k", "make_source", "normalise", "part_of"]
+
 _GOLD = re.compile(r"####\s*(\S.*?)\s*$")
 
 
@@ -46,80 +45,20 @@ def load_gsm8k(data_dir: epath.PathLike) -> list[Task]:
   return list(tasks.values())
 
 
-def part_of(text: str, salt: str) -> str:
-  """train (80%), dev (10%) or test (10%) as a function of the problem and the salt, so that no part shares one."""
-  digest = hashlib.sha256(f"{salt}|{normalise(text)}".encode()).digest()
-  u = int.from_bytes(digest[:8], "big") / 2**64
-  return "dev" if u < _SHARE else "test" if u < 2 * _SHARE else "train"
+class Gsm8kSource(FileSource):
+  """GSM8K as a task source (see source.py)."""
 
+  domain = "gsm8k"
+  please = "Please answer with a number."
 
-def normalise(text: str) -> str:
-  """Words and numbers alone, in small letters: what two copies of a problem share."""
-  return " ".join(re.findall(r"\w+", text.lower()))
+  def gold(self, task: Task) -> Fraction | None:
+    return parse_number(task.private["answer"])
 
+  def given(self, text: str) -> Fraction | None:
+    return extract_number(text)
 
-class Gsm8kTeacher:
-  """Generic feedback from the gold number: whether the student's is too low or too high, and never the number."""
-
-  def __init__(self, feedback: Feedback, donors: Sequence[Task]):
-    self.feedback, self.donors = feedback, donors
-
-  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[str | None]:
-    return [self._reply(task, dialogue) for task, dialogue in zip(tasks, dialogues, strict=True)]
-
-  def _reply(self, task: Task, dialogue: Dialogue) -> str:
-    if self.feedback == "none":
-      return ""
-    if self.feedback == "try_again":
-      return TRY_AGAIN
-    place, text = place_of(task, dialogue), dialogue.turns[-1].text
-    usual = choose(USUAL_WORDS, *place)
-    value = None if _is_question(text) else extract_number(text)
-    if self.feedback == "shuffled":
-      # Real words about another problem: right for that one, whatever this student said.
-      donor = parse_number(choose(self.donors, "donor", *place).private["answer"])
-      return _graded(usual, value or 0, donor) if value != donor else f"{usual} It is too low."
-    if value is None:
-      return "I can not say." if _is_question(text) else "Please answer with a number."
-    if self.feedback == "binary":
-      return usual
-    if self.feedback == "no_private":
-      return f"{usual} Are you sure?"
-    return _graded(usual, value, parse_number(task.private["answer"]))
-
-
-class Gsm8kSource:
-  """GSM8K as a task source (see source.py): a finite number of tasks in three parts."""
-
-  def __init__(self, tasks: Sequence[Task], salt: str = "0"):
-    self._parts: dict[str, list[Task]] = {part: [] for part in PARTS}
-    for task in tasks:
-      self._parts[part_of(task.text, salt)].append(task)
-
-  def size(self, part: str) -> int:
-    return len(self._parts[part])
-
-  def task(self, domain: str, part: str, index: int, reveal: Reveal = "") -> Task:
-    if domain != "gsm8k" or reveal:
-      raise DataError(f"gsm8k has whole tasks of the domain gsm8k alone, not {domain!r} with reveal {reveal!r}")
-    return self._parts[part][index]
-
-  def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
-    verdicts = verify_numbers(tasks, texts)
-    return ["no_attempt" if _is_question(text) else verdict for text, verdict in zip(texts, verdicts, strict=True)]
-
-  def kind(self, task: Task, text: str) -> Kind:
-    if not text.strip():
-      return "missing"
-    if _is_question(text):
-      return "clarification"
-    return "discussion" if extract_number(text) is None else "answer_attempt"
-
-  def teacher(self, feedback: Feedback) -> Gsm8kTeacher:
-    return Gsm8kTeacher(feedback, self._parts["train"])
-
-  def question(self, task: Task, dialogue: Dialogue) -> str:
-    return "Is it too low or too high?"
+  def is_question(self, text: str) -> bool:
+    return text.rstrip().endswith("?") and not has_answer_mark(text)
 
 
 def make_source(config: Any) -> Gsm8kSource:
@@ -138,14 +77,6 @@ def _find(data_dir: epath.PathLike) -> tuple[epath.Path, str]:
     if (root / name).exists():
       return root, name
   raise DataError(f"data_dir: {root} holds none of {', '.join(names)}")
-
-
-def _graded(usual: str, value: Any, gold: Any) -> str:
-  return f"{usual} It is too {'low' if value < gold else 'high'}."
-
-
-def _is_question(text: str) -> bool:
-  return text.rstrip().endswith("?") and not has_answer_mark(text)
 
 
 def _tail(value: Any) -> Any:

@@ -49,6 +49,7 @@ class Source(Protocol):
 SOURCES = {
     "microworld": "sml_jax.tasks.microworld_source:make_source",
     "gsm8k": "sml_jax.tasks.gsm8k:make_source",
+    "omni_math": "sml_jax.tasks.omni_math:make_source",
 }
 
 

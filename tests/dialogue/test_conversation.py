@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import chat_folders
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +13,11 @@ import pytest
 
 from sml_jax import parallel
 from sml_jax.data.packing import pack_all
-from sml_jax.data.rows import token_row
+from sml_jax.data.rows import token_row, token_rows
 from sml_jax.dialogue import tokenizer
 from sml_jax.dialogue.conversation import Rules, Table, TokenBudget, solved_counts
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.renderer import STUDENT, Renderer
+from sml_jax.dialogue.renderer import STUDENT, Renderer, make_renderer
 from sml_jax.dialogue.teacher import TRY_AGAIN
 from sml_jax.errors import UserError
 from sml_jax.learn.losses import Objective
@@ -31,20 +32,26 @@ BUDGET = TokenBudget(problem=32, turn=12, reply=20)
 KEY = jax.random.key(3)
 
 
+@dataclasses.dataclass
 class Parrot:
   """A student that says one sentence whatever it hears; without an end it goes on until it is cut."""
 
-  def __init__(self, renderer: Renderer, text: str, ends: bool = True):
-    self.config = ModelConfig(renderer.vocab_size, d_model=1, layers=1, heads=1, kv_heads=1, head_dim=2, mlp_dim=1)
-    said = [renderer._pieces.piece_to_id(STUDENT), *renderer.encode(text), *renderer.stop_ids * ends]
+  config: ModelConfig
+  params: dict
+  mesh: object = None
+
+  @classmethod
+  def of(cls, renderer: Renderer, text: str, ends: bool = True):
+    config = ModelConfig(renderer.vocab_size, d_model=1, layers=1, heads=1, kv_heads=1, head_dim=2, mlp_dim=1)
+    said = [renderer.tokenizer.id_of(STUDENT), *renderer.encode(text), *renderer.stop_ids * ends]
     assert len(set(said)) == len(said) <= BUDGET.turn + 1
-    self.params = jnp.zeros((renderer.vocab_size,) * 2).at[np.array(said[:-1]), np.array(said[1:])].set(50.0)
-    self.params = self.params.at[said[-1], said[-1]].set(50.0)
+    table = jnp.zeros((renderer.vocab_size,) * 2).at[np.array(said[:-1]), np.array(said[1:])].set(50.0)
+    return cls(config, {"table": table.at[said[-1], said[-1]].set(50.0)})
 
   unstacked = staticmethod(lambda params: params)
   init_cache = staticmethod(lambda rows, slots: ((jnp.zeros((rows, 1, slots, 2)),) * 2,))
   extend = staticmethod(lambda params, cache, tokens, lengths, view: (tokens[..., None].astype(jnp.float32), cache))
-  logits = staticmethod(lambda params, hidden: params[hidden[..., 0].astype(jnp.int32)])
+  logits = staticmethod(lambda params, hidden: params["table"][hidden[..., 0].astype(jnp.int32)])
 
 
 class FakeSource:
@@ -95,7 +102,7 @@ def table_of(renderer, source, model, rows=8, turns=10) -> Table:
 @pytest.fixture(scope="module")
 def parrot(renderer) -> Table:
   """Each test puts its own source at the table."""
-  return table_of(renderer, None, Parrot(renderer, "Stop, I am right."))
+  return table_of(renderer, None, Parrot.of(renderer, "Stop, I am right."))
 
 
 def play(table: Table, source, tasks, *, params=None, samples=None, **rules) -> list[Dialogue]:
@@ -142,7 +149,7 @@ def test_P32_a_failed_teacher_makes_the_dialogue_invalid(parrot, world):
 
 def test_a_turn_cut_at_its_limit_is_malformed_whatever_the_verifier_says(renderer, world):
   """The student's own fault: valid, unsolved, and no attempt."""
-  table = table_of(renderer, None, Parrot(renderer, "Stop, I am right.", ends=False))
+  table = table_of(renderer, None, Parrot.of(renderer, "Stop, I am right.", ends=False))
   for verdict in ("solved", "verifier_failed"):
     (d,) = play(table, FakeSource((verdict,)), tasks_of(world, 1))
     last = d.turns[-1]
@@ -206,7 +213,7 @@ def test_q_priming_1_replaces_every_wrong_turn(parrot, world, renderer):
 
 def test_q_priming_probability_is_base_to_the_turn(renderer, world):
   """0.75^t at wrong turn t, from 1: .75, .5625, .421875, .316406, each within four standard errors of 768 dialogues."""
-  table = table_of(renderer, None, Parrot(renderer, "Stop, I am right."), rows=768, turns=4)
+  table = table_of(renderer, None, Parrot.of(renderer, "Stop, I am right."), rows=768, turns=4)
   tasks = tasks_of(world, 48)
   repeated, samples = [t for t in tasks for _ in range(16)], list(range(16)) * 48
   dialogues = play(table, FakeSource(), repeated, samples=samples, q_priming=0.75)
@@ -247,6 +254,41 @@ def test_a_replaced_turn_is_not_seen_by_later_turns(random_student, world):
   trained = batch["weights"] == 1
   assert trained.sum() == sum(d.sampled_tokens for d in dialogues) > 0
   np.testing.assert_allclose(batch["logprobs"][trained], scores[trained], atol=1e-5)
+
+
+def test_stripped_thinking_is_not_seen_by_later_turns(tmp_path, world):
+  """Sampled log-probabilities are those of `token_rows`, with questions in place of some turns.
+
+  What goes is the empty block of the header, and what was thought: of a random student, the first half of each turn.
+  """
+  folder = str(chat_folders.qwen3(tmp_path))
+  renderer = make_renderer(folder, "qwen3", thinking="strip")
+  renderer.stop_ids = tuple(range(0, renderer.vocab_size, 8))
+  renderer._thought = lambda body: len(body) // 2
+  model = Model(ModelConfig(renderer.vocab_size, d_model=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp_dim=24))
+  params = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"))
+  budget = TokenBudget(problem=160, turn=16, reply=80)
+  engine = Engine(model, rows=8, slots=budget.length(3), max_turn=16, stop_ids=renderer.stop_ids)
+  table = Table(engine, renderer, None, budget)
+  source = FakeSource(("wrong", "no_attempt"), question="Why?")
+  dialogues = play(table, source, tasks_of(world, 8), params=params, turns=3, q_priming=0.5)
+  dialogues = [d for d in dialogues if d.end == "turn_limit"]
+  assert len(dialogues) >= 4 and len({d.student_turns[0].injected for d in dialogues}) == 2
+  assert max(t.stripped[1] - len(t.prompt) for d in dialogues for t in d.student_turns if not t.injected) > 3
+  trainer = Trainer(model, Objective("grpo"), optax.sgd(0.1), parallel.make_mesh())
+  rows = [token_rows(d, train_on_injected=False) for d in dialogues]
+  assert [len(r) for r in rows] == [3] * len(dialogues)
+  gaps = []
+  for batch_rows in ([r for rs in rows for r in rs], [token_row(d, train_on_injected=False) for d in dialogues]):
+    batch = pack_all(batch_rows, 512, packing=False)
+    trained = batch["weights"] == 1
+    assert trained.sum() == sum(d.sampled_tokens for d in dialogues) > 30
+    gaps.append(np.abs(batch["logprobs"] - trainer.score(params, batch))[trained].max())
+  assert gaps[0] < 1e-5 < 1e-3 < gaps[1]  # the second: as if the thinking had stayed
+  for d in dialogues:
+    for n, turn in enumerate(d.student_turns):
+      seen = [*table.renderer.render(dataclasses.replace(d, turns=d.turns[: 2 * n + 1])), *turn.prompt, *turn.tokens]
+      assert any(seen == r["tokens"].tolist()[: len(seen)] for r in rows[dialogues.index(d)])
 
 
 def test_answer_nll_is_the_trainers_score_of_the_answer_in_that_place(random_student, world):

@@ -6,7 +6,7 @@ import json
 import shutil
 
 import pytest
-from toy import SMALL, rows
+from toy import HERE, SMALL, rows
 
 MESH = ("--config.mesh.data=2", "--config.mesh.fsdp=2", "--config.mesh.model=2")
 
@@ -44,5 +44,35 @@ def test_mesh_may_change_in_the_middle_of_a_stage(program, small, tmp_path):
   assert_close(small / "mt_rl", workdir / "mt_rl", steps=1)
 
 
-def test_mesh_of_other_size_than_the_machine(program, tmp_path):
-  assert "does not make the 1 devices" in program.error(SMALL, *MESH, f"--workdir={tmp_path / 'run'}")
+def test_every_shape_of_mesh_trains_and_samples_the_same(program):
+  """SFT on all weights, RL on an adapter; one mesh has fewer key-value heads than `model`."""
+  cases = [json.loads(line) for line in program.ok(before=(str(HERE / "meshes.py"),), devices=8).splitlines()]
+  alone = {c["lora"]: c for c in cases if c["mesh"] == [1, 1, 1]}
+  assert [c["mesh"] for c in cases if not c["lora"]] == [[1, 1, 1], [8, 1, 1], [1, 8, 1], [1, 2, 4]]
+  assert [c["mesh"] for c in cases if c["lora"]] == [[1, 1, 1], [2, 2, 2]]
+  for c in cases:
+    one = alone[c["lora"]]
+    assert one["steps"][0]["loss"] != one["steps"][-1]["loss"] and one["steps"][-1]["grad_norm"] > 0
+    for was, now in zip(one["steps"], c["steps"], strict=True):
+      assert was.keys() == now.keys()
+      for name in was:
+        assert now[name] == pytest.approx(was[name], rel=1e-4, abs=2e-6), (c["mesh"], name)
+    assert c["parameters"] < 1e-4  # AdamW makes rounding larger where a gradient is near 0
+  sampled = [c for c in cases if "tokens" in c]
+  assert [c["mesh"] for c in sampled] == [[1, 1, 1], [1, 2, 4]] and sampled[0]["tokens"] == sampled[1]["tokens"]
+  for was, now in zip(*(c["logprobs"] for c in sampled), strict=True):
+    assert now == pytest.approx(was, abs=1e-5)
+
+
+def test_what_does_not_divide_is_one_line(program, tmp_path):
+  workdir = f"--workdir={tmp_path / 'run'}"
+  lines = program.errors(
+      [SMALL, "--config.mesh.data=3", workdir],
+      [SMALL, *MESH, "--config.engine_rows=6", workdir],
+      devices=8,
+  )  # fmt: skip
+  assert lines == [
+      "error: mesh: data x fsdp x model = 3 x -1 x 1 does not make the 8 devices there are",
+      "error: engine_rows is 6: it must be a multiple of the 4 devices along data and fsdp of the mesh",
+  ]
+  assert not (tmp_path / "run").exists()

@@ -56,9 +56,9 @@ class Program:
     done = self(*args, **options)
     return one_error(done.returncode, done.stderr)
 
-  def errors(self, *calls: list[str]) -> list[str]:
+  def errors(self, *calls: list[str], devices: int = 1) -> list[str]:
     """That of each of several runs."""
-    out = self.ok(before=(str(HERE / "calls.py"),), text=json.dumps(calls))
+    out = self.ok(before=(str(HERE / "calls.py"),), text=json.dumps(calls), devices=devices)
     return [one_error(code, text) for code, text in json.loads(out.splitlines()[-1])]
 
 

@@ -1,0 +1,25 @@
+"""The paper's repetition (arXiv:2602.16488, appendix A): Qwen3-8B on Omni-MATH, with the arms of gemma3_12b_omni_math.
+
+  python -m sml_jax.main --config=configs/qwen3_8b_omni_math.py --plan=v6e:8x8
+  python -m sml_jax.main --config=configs/qwen3_8b_omni_math.py --config.model.checkpoint=Qwen3-8B \\
+      --config.data_dir=DATA --workdir=gs://BUCKET/omni_math_qwen
+
+Whether Qwen3 thought in the paper's runs is not published: here it does not. To let it, and drop what it thought from
+later turns as its template does: --config.dialogue.enable_thinking=True --config.dialogue.thinking=strip, and more room
+(dialogue.max_turn_tokens).
+
+Not run: no TPU was at hand. PLAN_RECORD
+"""
+
+from configs import gemma3_12b_omni_math as paper
+from sml_jax import config as c
+
+
+def get_config(arm="mt_rl"):
+  config = c.get_default()
+  config.model.name = "qwen3_8b"
+  paper.set_up(config)
+  config.tasks.source = "omni_math"
+  config.tasks.domains = ("omni_math",)
+  config.stages = paper.stages(arm, suite="omni_math")
+  return config

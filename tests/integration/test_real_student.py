@@ -1,0 +1,122 @@
+"""The whole way of a real student at toy size: from a folder of transformers through all stages, and back to one."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import sys
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from toy import HERE, ROOT, read_json, rows
+
+from sml_jax.data.store import read_dialogues
+from sml_jax.dialogue.renderer import make_renderer
+
+sys.path.append(str(ROOT / "tests" / "dialogue"))
+import chat_folders
+
+CONFIG = f"--config={HERE / 'real_student.py'}"
+END = 5
+
+
+def tiny_gemma(folder: pathlib.Path) -> None:
+  """A random Gemma 3 with a tokenizer, as transformers saves it, in which about one token in eight ends the turn."""
+  chat_folders.gemma3(folder)
+  config = transformers.Gemma3TextConfig(
+      vocab_size=704, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+      num_key_value_heads=1, head_dim=16, sliding_window=64, layer_types=["sliding_attention", "full_attention"],
+      pad_token_id=0, eos_token_id=1, bos_token_id=2,
+  )  # fmt: skip
+  torch.manual_seed(0)
+  model = transformers.Gemma3ForCausalLM(config)
+  with torch.no_grad():
+    table = model.get_input_embeddings().weight
+    table[:, 0], table[END, 0] = 0.1, 1.4
+  model.save_pretrained(folder)
+
+
+def made_up_rows(folder: pathlib.Path) -> None:
+  (folder / "omni_math_rule").mkdir(parents=True)
+  text = "".join(json.dumps({"problem": f"What is {n} + 4?", "answer": str(n + 4)}) + "\n" for n in range(120))
+  (folder / "omni_math_rule" / "made_up.jsonl").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def finished(program, tmp_path_factory) -> pathlib.Path:
+  """A folder with the checkpoint `gemma`, its run `run`, and `exported`."""
+  root = tmp_path_factory.mktemp("real")
+  tiny_gemma(root / "gemma")
+  made_up_rows(root / "data")
+  more = (f"--config.model.checkpoint={root / 'gemma'}", f"--config.data_dir={root / 'data'}")
+  output = program.ok(CONFIG, *more, f"--workdir={root / 'run'}")
+  assert "of which none is trained but an adapter of" in output
+  export = (f"--checkpoint={root / 'run' / 'mt_rl' / 'checkpoints'}", f"--base={root / 'gemma'}")
+  program.ok(*export, f"--out={root / 'exported'}", before=("-m", "sml_jax.models.export"))
+  return root
+
+
+def test_stages(finished):
+  run = finished / "run"
+  assert [r["step"] for r in rows(run / "mt_sft")] == [r["step"] for r in rows(run / "mt_rl")] == [1, 2]
+  for row in rows(run / "mt_rl"):
+    assert row["grad_norm"] > 0 and row["logp_gap"] < 1e-4
+  summary = read_json(run / "summary.json")
+  for arm in ("pretrained", "mt_rl"):
+    result = summary["arms"][arm]["eval"]["omni_math"]
+    assert result["n_tasks"] + round(6 * result["invalid_rate"]) == 6
+
+
+def test_teacher_speaks_and_keeps_the_answer(finished):
+  renderer = make_renderer(str(finished / "gemma"), "gemma3")
+  stages = [finished / "run" / s / "dialogues" for s in ("data", "mt_rl")]
+  dialogues = [d for folder in stages for d in read_dialogues(folder)]
+  heard = [t for d in dialogues for t in d.turns[2::2]]
+  assert len(heard) > 8 and len({t.text for t in heard}) > len(heard) // 2
+  for turn in heard:
+    assert turn.text.strip() and turn.tokens == renderer.teacher_turn(turn.text).tokens
+  for d in dialogues:
+    said = renderer.decode(renderer.render(d))
+    assert "tutor" not in said and "answer:" not in said and "Put your final answer in \\boxed{}." in d.turns[0].text
+  again = [t.text for d in read_dialogues(finished / "run/evaluation/mt_rl/omni_math_try_again/sampled")
+           for t in d.turns[2::2]]  # fmt: skip
+  assert again and set(again) == {"Please try again."}
+
+
+def log_probabilities(folder: pathlib.Path, tokens: list[int], usable: int) -> np.ndarray:
+  """transformers' log-probability of every token but the first, given those before it."""
+  model = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").eval()
+  with torch.no_grad():
+    logits = model(torch.tensor([tokens])).logits[0, :-1, :usable].float()
+  return torch.log_softmax(logits, -1).numpy()[np.arange(len(tokens) - 1), tokens[1:]]
+
+
+def test_transformers_agrees_with_what_was_sampled(finished):
+  """The exported student gives its recorded turns the log-probabilities that they were sampled with; the untrained
+  folder those of the pretrained arm, and not the others."""
+  renderer = make_renderer(str(finished / "gemma"), "gemma3")
+
+  def gap(arm: str, folder: str) -> float:
+    record = read_dialogues(finished / "run" / "evaluation" / arm / "omni_math" / "sampled")
+    d = next(d for d in record if len(d.student_turns) == 2)
+    found = log_probabilities(finished / folder, renderer.render(d), renderer.vocab_size)
+    at, gaps = len(d.bos) - 1, []
+    for turn in d.turns:
+      at += len(turn.prompt)
+      if turn.role == "student":
+        gaps.append(np.abs(found[at : at + len(turn.tokens)] - turn.logprobs).max())
+      at += len(turn.tokens)
+    return max(gaps)
+
+  assert gap("pretrained", "gemma") < 1e-4
+  assert gap("mt_rl", "exported") < 1e-4
+  assert gap("mt_rl", "gemma") > 1e-2
+
+
+def test_exported_folder_is_whole(finished):
+  exported, base = finished / "exported", finished / "gemma"
+  assert {p.name for p in exported.iterdir()} == {p.name for p in base.iterdir()}
+  for name in ("config.json", "tokenizer.model", "generation_config.json"):
+    assert (exported / name).read_bytes() == (base / name).read_bytes()
