@@ -1,9 +1,9 @@
 """Plan before you rent: --plan=v5p:4x4x4 compiles a config's steps for a TPU slice on a machine that has none.
 
 The steps are those of the run at their real shapes and shardings: the gradient of a micro-batch, the update, the decode
-copy, a chunk fed, a turn sampled and an answer scored. Nothing is allocated, read from files or run. A rollout is planned
-beside the largest train state, with the longest dialogue of any stage. Not compiled: the steps of a frozen teacher, whose
-weights and caches are counted and whose temporaries are taken to be the student's.
+copy, a chunk fed, a turn sampled and an answer scored. Nothing is allocated, read from files or run. A rollout is
+planned beside the largest train state, with the longest dialogue of any stage. Not compiled: the steps of a frozen
+teacher, whose weights and caches are counted and whose temporaries are taken to be the student's.
 """
 
 from __future__ import annotations

@@ -85,7 +85,11 @@ def test_a_tpu_vm_asks_compute_engine(monkeypatch, endpoints, asked):
   assert calls == ([asked] if asked else [])
 
 
-def test_a_process_that_does_not_know_who_it_is_says_so_in_one_line(monkeypatch):
-  monkeypatch.setattr(os, "environ", {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1", "TPU_SKIP_MDS_QUERY": "1"})
+def test_why_they_could_not_join_is_one_line(monkeypatch):
+  def initialize(**kwargs):
+    raise ValueError("Number of processes must be defined.\nand so on")
+
+  monkeypatch.setattr(os, "environ", {"JAX_COORDINATOR_ADDRESS": "127.0.0.1:1"})
+  monkeypatch.setattr(jax.distributed, "initialize", initialize)
   with pytest.raises(UserError, match=r"could not join each other: Number of processes must be defined\.$"):
     cluster.join()

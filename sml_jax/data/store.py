@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import re
+import tempfile
 from collections.abc import Container, Iterator, Sequence
 
 import tensorflow_datasets as tfds
@@ -56,7 +57,7 @@ class DialogueWriter:
 
   def steps(self) -> set[int]:
     """Those that have an object, of whatever process."""
-    return {step for _, step, _ in _objects(self.folder)}
+    return {step for _, step, _ in self._objects()}
 
   def discard_after(self, step: int) -> int:
     """Removes what was written after `step` (of any process, and half-written objects); returns how many objects.
@@ -65,10 +66,16 @@ class DialogueWriter:
     """
     for part in self.folder.glob(".step_*.part"):
       part.unlink(missing_ok=True)
-    late = [path for path, s, _ in _objects(self.folder) if s > step]
+    late = [path for path, s, _ in self._objects() if s > step]
     for path in late:
       path.unlink(missing_ok=True)
     return len(late)
+
+  def _objects(self) -> list[tuple[epath.Path, int, int]]:
+    try:
+      return _objects(self.folder)
+    except FileNotFoundError:  # An object store has no empty folders.
+      return []
 
 
 def read_dialogues(folder: epath.PathLike, steps: Container[int] | None = None) -> Iterator[Dialogue]:
@@ -107,10 +114,11 @@ def build_dataset(folder: epath.PathLike, out_dir: epath.PathLike) -> epath.Path
   marker.unlink(missing_ok=True)
   if (out_dir / _Dialogues.name).exists():
     (out_dir / _Dialogues.name).rmtree()  # Of another record, or half-built.
-  builder = _Dialogues(folder, data_dir=out_dir, file_format="array_record")
-  with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download that does not happen.
+  # ArrayRecord writes local files alone. TFDS announces a download that does not happen.
+  with tempfile.TemporaryDirectory() as local, contextlib.redirect_stdout(io.StringIO()):
     tfds.disable_progress_bar()
-    builder.download_and_prepare()
+    _Dialogues(folder, data_dir=local, file_format="array_record").download_and_prepare()
+    _copy(epath.Path(local) / _Dialogues.name, out_dir / _Dialogues.name)
   marker.write_text(digest)
   return out_dir
 
@@ -128,15 +136,19 @@ def open_dataset(folder: epath.PathLike) -> DialogueSource:
   folder = epath.Path(folder)
   if not (folder / _MARKER).exists():
     raise FileNotFoundError(f"{folder} holds no finished dialogue data set")
-  builder = tfds.builder_from_directory(folder / _Dialogues.name / str(_Dialogues.VERSION))
-  return DialogueSource(builder.as_data_source(split="train"))
+  files, local = folder / _Dialogues.name / str(_Dialogues.VERSION), None
+  if "://" in str(folder):  # ArrayRecord reads local files alone.
+    local = tempfile.TemporaryDirectory()
+    files = _copy(files, epath.Path(local.name))
+  return DialogueSource(tfds.builder_from_directory(files).as_data_source(split="train"), local)
 
 
 class DialogueSource:
   """Random access to dialogues, in the order of the record; a source for `grain.MapDataset.source` too."""
 
-  def __init__(self, records: Sequence):
-    self._records = records
+  def __init__(self, records: Sequence, folder: tempfile.TemporaryDirectory | None = None):
+    """`folder`, if there is one, holds the records' files, and is removed with this object."""
+    self._records, self._folder = records, folder
 
   def __len__(self) -> int:
     return len(self._records)
@@ -178,6 +190,17 @@ class _Dialogues(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         index += 1
     if not index:
       raise UserError(f"{self._record} holds no dialogues")
+
+
+def _copy(source: epath.Path, target: epath.Path) -> epath.Path:
+  """Copies a folder; either may be remote."""
+  target.mkdir(parents=True, exist_ok=True)
+  for path in source.iterdir():
+    if path.is_dir():
+      _copy(path, target / path.name)
+    else:
+      path.copy(target / path.name, overwrite=True)
+  return target
 
 
 def _objects(folder: epath.PathLike) -> list[tuple[epath.Path, int, int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from etils import epath
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -191,8 +192,7 @@ def save_png(fig: Figure, path, dpi: int = 150) -> None:
   """Writes a PNG (for the README; 10 inches wide, so 1500 pixels)."""
   buffer = io.BytesIO()
   fig.savefig(buffer, format="png", dpi=dpi)
-  with open(path, "wb") as f:
-    f.write(buffer.getvalue())
+  epath.Path(path).write_bytes(buffer.getvalue())
 
 
 def inline_svg(fig: Figure, label: str) -> str:

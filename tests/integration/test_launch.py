@@ -139,8 +139,12 @@ def test_the_notebook_has_twelve_short_cells_and_no_outputs():
       assert not re.match(r"\s*(if|for|while|def|class|try|with) ", line), line
 
 
-def test_the_notebook_runs_at_toy_size(program, tmp_path):
-  """Its cells as they are, in a clone of this tree, with a Gemma of a few thousand random weights."""
+def test_the_notebook_runs_at_toy_size(program, toy, tmp_path):
+  """Its cells as they are, in a clone of this tree, with a Gemma of a few thousand random weights.
+
+  The quickstart has all but its last stage done already, which other tests run.
+  """
+  toy.copy_without("evaluation", to=tmp_path / "runs" / "quickstart")
   repository, checkpoint = tmp_path / "repository", tmp_path / "tiny_gemma"
   for name in ("sml_jax", "configs", "launch"):
     shutil.copytree(ROOT / name, repository / name, ignore=shutil.ignore_patterns("__pycache__"))
