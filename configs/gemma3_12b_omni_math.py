@@ -36,7 +36,7 @@ def set_up(config):
                        "head_chunk": 16_384})
   config.mesh.model = 2
   config.dialogue.update({"turns": 4, "max_problem_tokens": 1024, "max_turn_tokens": 2048, "max_reply_tokens": 512,
-                          "teacher": "frozen"})
+                          "teacher": "frozen", "max_teacher_prompt_tokens": 1280})
   config.engine_rows = 256
   config.checkpoint_every = 10
   config.eval_every = 20
@@ -62,5 +62,5 @@ def stages(arm, suite):
   trained = [name for name, stage in out.items() if stage["kind"] != "synthesize"]
   last = trained[-1]
   out["evaluation"] = c.stage("evaluate", arms=(c.PRETRAINED, *trained), suites=(suite, f"{suite}_try_again"),
-                              tasks_per_suite=256, turns=10, comparisons=(f"{last}-{c.PRETRAINED}",))
+                              tasks_per_suite=200, turns=10, comparisons=(f"{last}-{c.PRETRAINED}",))
   return c.to_config(out)

@@ -69,6 +69,9 @@ class Checkpoints:
     self._before = None  # What a SIGTERM did before `watch_sigterm`.
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, cleanup_tmp_directories=True)
     self._manager = ocp.CheckpointManager(self.folder, options=options)
+    # Orbax asks too, whenever it saves, and would count steps where `told_to_leave` counts questions.
+    self._told = False
+    self._manager.reached_preemption = lambda step: self._told
 
   def save(self, step: int, state: PyTree, meta: dict, data_state: dict | bytes) -> None:
     """Starts saving a checkpoint; does nothing if that step already has one.
@@ -150,7 +153,8 @@ class Checkpoints:
 
   def reached_preemption(self) -> bool:
     """True at the step at which every process must save and leave. Call it at every step on every process."""
-    return told_to_leave() or self.sigterm
+    self._told = told_to_leave()
+    return self._told or self.sigterm
 
   def watch_sigterm(self) -> None:
     """Makes `reached_preemption` true after a SIGTERM, which then no longer ends this process; a second one does.

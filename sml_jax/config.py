@@ -85,7 +85,8 @@ KEYS: Table = {
                      choices=("none", "full"), resume="free"),
         "attention": Key("auto", "implementation in training; auto = the platform's", resume="free",
                          choices=("auto", "xla", "splash", "cudnn")),
-        "head_chunk": Key(0, "entries of the vocabulary whose logits exist at once in training; 0 = all", low=0, resume="free"),
+        "head_chunk": Key(0, "entries of the vocabulary whose logits exist at once in training; 0 = all", low=0,
+                          resume="free"),
         "dtype": Key("float32", "of activations and caches", choices=("float32", "bfloat16")),
         "param_dtype": Key("float32", "of parameters; adapters are float32", choices=("float32", "bfloat16")),
         "lora": {

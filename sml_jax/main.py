@@ -7,12 +7,13 @@ A config lists stages, which run in order, each in its own folder under the work
   rl          GRPO over whole dialogues (online SML; with one turn, single-turn RL)
   evaluate    success by turn with its controls, summary.json and report.html
 
---show_sharding[=DEVICES] in place of --workdir prints where each parameter lies, without making any.
+In place of --workdir: --show_sharding[=DEVICES] prints where each parameter lies, without making any; --plan=SLICE
+compiles the steps for a TPU slice that need not be there: v5e:2x4, v5p:4x4x4, v6e:16x16*2 (two slices), tpu7x:2x2x1.
 
 The same command again goes on where it stopped: nothing done is done twice, and the numbers are those of a run that was
 never stopped. --help says a line on every key.
 
-Exit codes: 0 done, 1 bad input or a failed save, 143 told to leave (saved).
+Exit codes: 0 done, 1 bad input or a failed save, 2 the plan does not fit, 143 told to leave (saved).
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ from sml_jax.learn.losses import Objective
 from sml_jax.learn.meter import Meter
 from sml_jax.learn.optimizer import make_optimizer
 from sml_jax.learn.trainer import Trainer
+from sml_jax.plan import plan
 from sml_jax.run import Preempted, Run, TrainingStage
 from sml_jax.tasks.task import Task
 from sml_jax.workdir import write_json
@@ -72,6 +74,8 @@ def main(argv: list[str]) -> int:
     if (devices := _show_sharding_argument(rest)) is not None:
       sharding_table.show(config, devices or jax.device_count())
       return 0
+    if slices := [a.removeprefix("--plan=") for a in rest if a.startswith("--plan=")]:
+      return plan(config, slices[-1])
     parallel.start()
     if jax.process_count() == 1:
       signal.signal(signal.SIGTERM, _leave)
@@ -129,7 +133,7 @@ def _workdir_argument(rest: list[str]) -> str:
   for argument in rest:
     if not argument.startswith("--workdir="):
       raise UserError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, "
-                      "--show_sharding, --help")
+                      "--plan=SLICE, --show_sharding, --help")
     folder = argument.removeprefix("--workdir=")
   if not folder:
     raise UserError("no --workdir=DIR: where the run's files go")

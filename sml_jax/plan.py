@@ -107,7 +107,7 @@ def compile_all(jobs: dict[str, Job], text: str, console: Console) -> dict[str, 
         out[name := running.pop(future)] = future.result()
         console.print(f"  {name}: compiled after {time.monotonic() - since:.0f} s")
       if not done:
-        console.print(f"  {time.monotonic() - since:.0f} s, still compiling {', '.join(running.values())}")
+        console.print(f"  {len(running)} to go after {time.monotonic() - since:.0f} s")
   return {name: out[name] for name in jobs}
 
 
@@ -211,8 +211,8 @@ class Work:
         "sample": Job(engine._sample, (self.decode, self.rows, keys, *per_row, stops), view),
     }
     if any(s.kind == "evaluate" or s.get("eval_every", 0) for s in self.config.stages.values()):
-      answers = self.whole((b, engine.max_turn), jnp.int32)
-      jobs["score"] = Job(engine._score, (self.decode, self.rows, answers), view)
+      part = self.whole((b, min(engine.chunk, engine.max_turn)), jnp.int32)
+      jobs["score"] = Job(engine._score, (self.decode, self.rows, part, chunk[1]), view)
     return jobs
 
   def moments(self, programs: dict[str, Program]) -> list[Moment]:

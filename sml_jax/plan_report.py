@@ -154,4 +154,5 @@ def _table(title: str, *columns: str) -> Table:
 
 def _print(table: Table) -> None:
   # As wide as it is, whatever the terminal: a number that is cut says nothing.
-  Console(highlight=False, width=Console(width=1000).measure(table).maximum).print(table)
+  width = max(len(table.title), Console(width=1000).measure(table).maximum)
+  Console(highlight=False, width=width).print(table)

@@ -67,7 +67,7 @@ class Student:
     file = config.tokenizer or folder
     # Random weights know no language, so the micro-world's will do.
     self.renderer: Renderer = make_renderer(file, self.family if file else "", **talk)
-    self.model = Model(_with_vocabulary(shape, self.renderer.vocab_size), mesh)
+    self.model = Model(_with_vocabulary(shape, self.renderer, folder or "model.vocab_size"), mesh)
 
   def describe(self) -> str:
     """One line: how large the student is and what it runs on."""
@@ -128,9 +128,9 @@ class Student:
     return parallel.param_shardings(self.mesh, wanted)
 
 
-def _with_vocabulary(shape: ModelConfig, pieces: int) -> ModelConfig:
+def _with_vocabulary(shape: ModelConfig, renderer: Renderer, where: str) -> ModelConfig:
   """The shape with as many ids as the tokenizer has; surplus ones of a padded vocabulary are never sampled."""
-  size = shape.vocab_size or pieces
+  size, pieces = shape.vocab_size or renderer.vocab_size, renderer.vocab_size
   if size < pieces:
-    raise UserError(f"model.vocab_size is {size}, but the tokenizer has {pieces} pieces")
+    raise UserError(f"{renderer.file}: has {pieces} pieces, more than the {size} rows of the embedding ({where})")
   return dataclasses.replace(shape, vocab_size=size, usable_vocab=pieces)

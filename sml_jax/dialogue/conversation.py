@@ -146,7 +146,9 @@ class Table:
         break
       view = engine.view(self.budget.length(turn))
       rows = engine.feed(params, rows, by_row(b, {i: feed[i] for i in live}), view)
-      nll = engine.score(params, rows, by_row(b, {i: answers[i] for i in live}), view) if answers else None
+      nll = None
+      if answers:
+        rows, nll = engine.score(params, rows, by_row(b, {i: answers[i] for i in live}), view)
       keys = self._keys(key, task_ids, sample_ids, turn)
       active = np.zeros(b, bool)
       active[live] = True

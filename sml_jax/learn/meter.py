@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sml_jax.learn.flops import causal, forward_flops
+from sml_jax.learn.flops import dialogue_flops, train_flops
 from sml_jax.models.transformer import ModelConfig
 
 
@@ -37,15 +37,12 @@ class Meter:
 
   def train(self, lengths: Sequence[int]) -> None:
     """Forward and backward over dialogues of these lengths."""
-    self._forward(lengths, passes=3)
+    self._flops += train_flops(self._config, lengths) * self._parts_of_batch
     self._tokens += sum(map(int, lengths)) * self._parts_of_batch
 
   def sample(self, lengths: Sequence[int]) -> None:
     """Dialogues of these lengths were sampled or read."""
-    self._forward(lengths, passes=1)
-
-  def _forward(self, lengths: Sequence[int], passes: int) -> None:
-    self._flops += passes * forward_flops(self._config, sum(map(int, lengths)), causal(lengths)) * self._parts_of_batch
+    self._flops += dialogue_flops(self._config, lengths) * self._parts_of_batch
 
   def read(self) -> dict[str, Any]:
     """The clock's part of a row of metrics: seconds, trained tokens_per_second, mfu, share_PART; starts anew."""

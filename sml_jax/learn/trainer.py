@@ -145,7 +145,9 @@ class Trainer:
       loss = total / denominator
       return loss, sums | {"loss": jax.lax.stop_gradient(loss)}
 
-    return jax.grad(loss_of, has_aux=True)(trained)
+    gradients, sums = jax.grad(loss_of, has_aux=True)(trained)
+    # Left to itself XLA sums them over fsdp and gives every device all of them.
+    return jax.lax.with_sharding_constraint(gradients, parallel.param_shardings(self.mesh, gradients)), sums
 
   def _apply_update(self, params, opt_state, grads, signal):
     return optimizer.update(params, opt_state, grads, self.tx, signal)

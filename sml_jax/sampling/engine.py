@@ -68,7 +68,7 @@ class Engine:
     self._start = jax.jit(self._empty)
     self._feed = jax.jit(self._feed_chunk, static_argnames="view", donate_argnames="rows")
     self._sample = jax.jit(self._sample_turn, static_argnames="view", donate_argnames="rows")
-    self._score = jax.jit(self._score_chunk, static_argnames="view")
+    self._score = jax.jit(self._score_chunk, static_argnames="view", donate_argnames="rows")
 
   def decode_params(self, params: Params) -> Params:
     """The copy of the parameters that decoding reads, made once a rollout: in the activations' dtype, layers apart."""
@@ -122,9 +122,13 @@ class Engine:
     return rows
 
   def _feed_chunk(self, params: Params, rows: Rows, tokens: jax.Array, counts: jax.Array, *, view: int) -> Rows:
+    return self._extended(params, rows, tokens, counts, view)[1]
+
+  def _extended(self, params, rows, tokens, counts, view) -> tuple[jax.Array, Rows]:
+    """The hidden states [B, C, D] of a chunk, and the rows with its first counts[b] tokens."""
     hidden, cache = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
     newest = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]  # [B, D]
-    return Rows(cache, rows.lengths + counts, jnp.where((counts > 0)[:, None], newest, rows.last))
+    return hidden, Rows(cache, rows.lengths + counts, jnp.where((counts > 0)[:, None], newest, rows.last))
 
   def sample(
       self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray,
@@ -178,25 +182,35 @@ class Engine:
     """Forgets the last counts[b] tokens of each row; feed before sampling again."""
     return dataclasses.replace(rows, lengths=rows.lengths - jnp.asarray(counts, jnp.int32))
 
-  def score(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> np.ndarray:
-    """Nats of tokens[b] (at most M of them) after row b, at temperature 1; the rows stay as they are. Returns f64 [B].
+  def score(
+      self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int
+  ) -> tuple[Rows, np.ndarray]:
+    """Nats f64 [B] of tokens[b] (at most M of them) after row b, at temperature 1, and the rows as they were.
+
+    In chunks, so that never more than [B, C, V] logits exist, nor a second cache: `rows` are consumed (donated).
 
     Raises:
       UserError: more than M tokens.
     """
-    padded = np.zeros((self.rows, self.max_turn), np.int32)
+    width, counts = min(self.chunk, self.max_turn), np.array([len(t) for t in tokens], np.int32)
+    if (most := counts.max(initial=0)) > self.max_turn:
+      raise UserError(f"a turn of {most} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
+    padded = np.zeros((self.rows, -(-most // width) * width), np.int32)
     for b, t in enumerate(tokens):
-      if len(t) > self.max_turn:
-        raise UserError(f"a turn of {len(t)} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
       padded[b, : len(t)] = t
-    logp = np.asarray(self._score(params, rows, padded, view=view), np.float64)
-    return np.array([-logp[b, : len(t)].sum() for b, t in enumerate(tokens)])
+    nats, last = np.zeros(self.rows), jnp.copy(rows.last)
+    for start in range(0, padded.shape[1], width):
+      n = np.clip(counts - start, 0, width)
+      rows, logp = self._score(params, rows, padded[:, start : start + width], n, view=view)
+      nats -= np.where(np.arange(width) < n[:, None], np.asarray(logp, np.float64), 0.0).sum(1)
+    # What stands in the cache beyond a row's length never matters.
+    return dataclasses.replace(rows, lengths=rows.lengths - counts, last=last), nats
 
-  def _score_chunk(self, params, rows, tokens, *, view):
-    hidden, _ = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
+  def _score_chunk(self, params, rows, tokens, counts, *, view):
+    hidden, after = self._extended(params, rows, tokens, counts, view)
     before = jnp.concatenate([rows.last[:, None], hidden[:, :-1]], 1)
     logp = jax.nn.log_softmax(self.model.logits(params, before))
-    return parallel.constrain(self.mesh, jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0], P())
+    return after, parallel.constrain(self.mesh, jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0], P())
 
 
 def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from sml_jax.tasks.task import Task, Verdict
+from sml_jax.tasks.task import Verdict
 
 # Anything that looks like a number is found whole and then read strictly, so that no part of "1,2,3" or "1e3" passes
 # for a number. A minus sign counts unless something stands before it: "10-4" and "10 - 4" hold 10 and 4. A number that
@@ -65,11 +65,6 @@ def check_number(text: str, gold: str) -> Verdict:
   if given is None:
     return "no_attempt"
   return "solved" if given == right else "wrong"
-
-
-def verify_numbers(tasks: list[Task], texts: list[str]) -> list[Verdict]:
-  """A `Verifier` for tasks whose `private["answer"]` is a number."""
-  return [check_number(text, str(task.private.get("answer", ""))) for task, text in zip(tasks, texts, strict=True)]
 
 
 def _clean(text: str) -> str:

@@ -41,7 +41,7 @@ BAD_ARGUMENTS = {
     "--wrokdir=x": "unknown argument '--wrokdir=x'",
     "--config.tokenizer=/nowhere/own.model": "tokenizer /nowhere/own.model: no such file",
     f"--config.tokenizer={__file__}": f"tokenizer {__file__}: not a SentencePiece model",
-    "--config.model.vocab_size=100": "model.vocab_size is 100, but the tokenizer has",
+    "--config.model.vocab_size=100": "more than the 100 rows of the embedding (model.vocab_size)",
     "--config.dialogue.max_turn_tokens=400": "more than model.max_length (384)",
     "--config.mesh.data=3": "does not make the 1 devices there are",
     "--config.tasks.source=nowhere:make": "tasks.source: cannot import 'nowhere:make'",

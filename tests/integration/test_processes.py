@@ -5,12 +5,14 @@ Losses agree to the rounding of sums in another order; what is sampled agrees in
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
 from unittest import mock
 
@@ -35,13 +37,13 @@ def start_two(program: Program, *args: str) -> list[subprocess.Popen]:
   return started
 
 
-def finish(processes: list[subprocess.Popen], code: int = 0) -> tuple[str, str]:
-  """(standard output of the first, standard error of both) when all have ended as they should."""
-  try:
-    done = [process.communicate(timeout=600) for process in processes]
-  finally:
-    for process in processes:
-      process.kill()
+def finish(processes: list[subprocess.Popen], code: int = 0, seconds: float = 600) -> tuple[str, str]:
+  """(standard output of the first, standard error of both) when all have ended as they should, in so many seconds."""
+  late = threading.Timer(seconds, lambda: [process.kill() for process in processes])
+  late.start()
+  with concurrent.futures.ThreadPoolExecutor() as pool:  # side by side: a full pipe would stop one, and so the other
+    done = list(pool.map(subprocess.Popen.communicate, processes))
+  late.cancel()
   assert [p.returncode for p in processes] == [code, code], "\n".join(text for both in done for text in both)
   return done[0][0], done[0][1] + done[1][1]
 
@@ -129,7 +131,7 @@ def test_sigterm_to_one_of_two_saves_and_one_process_goes_on(program, tmp_path):
     assert processes[0].poll() is None and processes[1].poll() is None
     time.sleep(0.2)
   processes[1].send_signal(signal.SIGTERM)
-  _, errors = finish(processes, code=143)
+  _, errors = finish(processes, code=143, seconds=120)
   step = max(int(p.name) for p in saved.iterdir() if p.name.isdecimal())
   assert errors.count(f"base: saved step {step} and left; run the same command again to go on") == 2
   output = program.ok(base, f"--workdir={workdir}", f"--config.stages.base.steps={step + 1}")

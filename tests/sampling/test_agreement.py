@@ -62,12 +62,16 @@ def test_score_is_the_trainers_log_probability_and_leaves_the_rows_alone(engine,
   decode, fed, answers = engine.decode_params(params), prompts(8), [p[:8] for p in prompts(8, seed=2)]
   rows = engine.feed(decode, engine.start(), fed, 64)
   before = jax.tree.map(np.array, rows)
-  nats = engine.score(decode, rows, answers, 64)
-  for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(rows), strict=True):
-    np.testing.assert_array_equal(a, b)
+  rows, nats = engine.score(decode, rows, answers, 64)
+  np.testing.assert_array_equal(rows.lengths, before.lengths)
+  np.testing.assert_array_equal(rows.last, before.last)
+  held = np.arange(before.cache[0][0].shape[2]) < before.lengths[:, None]  # [B, S]
+  for a, b in zip(jax.tree.leaves(before.cache), jax.tree.leaves(rows.cache), strict=True):
+    np.testing.assert_array_equal(a.swapaxes(1, 2)[held], np.asarray(b).swapaxes(1, 2)[held])
   want = logprobs_of(trainer, params, [f + a for f, a in zip(fed, answers, strict=True)])
   np.testing.assert_allclose(nats, [-w[-len(a) :].sum() for w, a in zip(want, answers, strict=True)], atol=1e-4)
-  assert engine.score(decode, rows, [[]] * 8, 64).tolist() == [0.0] * 8
+  rows, nats = engine.score(decode, rows, [[]] * 8, 64)
+  assert nats.tolist() == [0.0] * 8
   with pytest.raises(UserError, match="a turn of 9 tokens cannot be scored"):
     engine.score(decode, rows, [[3] * 9, *[[]] * 7], 64)
 
@@ -81,7 +85,7 @@ def test_P21_the_sampler_gets_the_updated_weights(engine, model, params, trainer
     np.testing.assert_array_equal(a, b)
   fed, answers, nats = prompts(8), prompts(8, seed=1), []
   for p in (engine.decode_params(params), decode):
-    nats.append(engine.score(p, engine.feed(p, engine.start(), fed, 64), [a[:3] for a in answers], 64))
+    nats.append(engine.score(p, engine.feed(p, engine.start(), fed, 64), [a[:3] for a in answers], 64)[1])
   assert np.abs(nats[0] - nats[1]).min() > 1e-5
 
 

@@ -184,7 +184,7 @@ def test_nothing_is_compiled_again_by_length_budget_or_temperature(model, params
     fed[seed % 4] = []
     active = np.arange(4) != seed % 4
     rows, _ = speak(engine, decode, fed, active=active, budgets=[seed] * 4, temperatures=seed, view=64)
-    engine.score(decode, rows, [f[:seed] for f in fed], 64)
+    rows, _ = engine.score(decode, rows, [f[:seed] for f in fed], 64)
     rows = engine.rewind(rows, np.full(4, seed // 3))
   assert [f._cache_size() for f in (engine._feed, engine._sample, engine._score, engine._start)] == [1, 1, 1, 1]
 
