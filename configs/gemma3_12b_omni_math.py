@@ -23,24 +23,24 @@ after Q-priming, whose control that is."""
 def get_config(arm="mt_rl"):
   config = c.get_default()
   config.model.name = "gemma3_12b"
-  set_up(config)
-  config.tasks.source = "omni_math"
-  config.tasks.domains = ("omni_math",)
-  config.stages = stages(arm, suite="omni_math")
+  set_up(config, "omni_math", arm)
   return config
 
 
-def set_up(config):
-  """What a 12B student on a slice wants: bf16 activations on f32 weights, one row a chip group, no logits kept."""
+def set_up(config, domain, arm):
+  """What a student of this size wants on a slice (bf16 activations on f32 weights, no logits kept), and the stages."""
   config.model.update({"max_length": 26_112, "dtype": "bfloat16", "scan_layers": True, "remat": "full",
                        "head_chunk": 16_384})
   config.mesh.model = 2
   config.dialogue.update({"turns": 4, "max_problem_tokens": 1024, "max_turn_tokens": 2048, "max_reply_tokens": 512,
                           "teacher": "frozen", "max_teacher_prompt_tokens": 1280})
+  config.tasks.update({"source": domain, "domains": (domain,)})
   config.engine_rows = 256
   config.checkpoint_every = 10
   config.eval_every = 20
+  config.eval_suites = (domain,)
   config.eval_tasks = 64
+  config.stages = stages(arm, suite=domain)
 
 
 def stages(arm, suite):

@@ -17,8 +17,5 @@ from sml_jax import config as c
 def get_config(arm="mt_rl"):
   config = c.get_default()
   config.model.name = "gemma3_12b"
-  paper.set_up(config)
-  config.tasks.source = "opencodeinstruct"
-  config.tasks.domains = ("opencodeinstruct",)
-  config.stages = paper.stages(arm, suite="opencodeinstruct")
+  paper.set_up(config, "opencodeinstruct", arm)
   return config

@@ -18,8 +18,5 @@ from sml_jax import config as c
 def get_config(arm="mt_rl"):
   config = c.get_default()
   config.model.name = "qwen3_8b"
-  paper.set_up(config)
-  config.tasks.source = "omni_math"
-  config.tasks.domains = ("omni_math",)
-  config.stages = paper.stages(arm, suite="omni_math")
+  paper.set_up(config, "omni_math", arm)
   return config

@@ -21,6 +21,8 @@ def join() -> None:
   """
   if not _several():
     return
+  # On CPUs, programs that wait for other processes would fill the queue and deadlock.
+  jax.config.update("jax_cpu_enable_async_dispatch", False)
   count, number = (os.environ.get(name) for name in ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"))
   # JAX gives a process of SLURM or MPI one GPU, that of its local rank; the only one of its node has all of them.
   devices = [] if _alone_on_its_node() else None

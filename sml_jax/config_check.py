@@ -160,7 +160,7 @@ def _check_model(tree: Mapping[str, Any]) -> None:
 def _check_teacher(tree: Mapping[str, Any]) -> None:
   if tree["dialogue"]["teacher"] != "frozen":
     return
-  if not tree["model"]["checkpoint"]:
+  if not tree["model"]["checkpoint"] and not tree["model"]["name"]:  # a name alone can be planned
     raise ConfigError('dialogue.teacher: "frozen" needs model.checkpoint, whose weights speak for the teacher')
   suites = {"eval_suites": tree["eval_suites"]}
   for name, stage in tree["stages"].items():

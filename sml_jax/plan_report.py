@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sml_jax.learn.flops import dialogue_flops, train_flops
+from sml_jax.models import lora
 from sml_jax.models.transformer import parameter_count
 from sml_jax.plan_memory import PARTS, Moment, Suggestion, device_bytes, suggest, together
 from sml_jax.tpu_slice import Slice
@@ -29,10 +30,11 @@ def heading(place: Slice, mesh: Mesh, work: Work) -> str:
   c, d, b = work.model.config, work.config.dialogue, work.budget
   sizes = " x ".join(f"{axis} {size}" for axis, size in mesh.shape.items())
   devices = f"devices {len(place.devices)} ({len(place.devices) // place.chips} a chip)"
-  adapter = f", an adapter of rank {c.lora.rank} is trained" if c.lora else ""
+  base, own = lora.split(work.model.shapes)
+  adapter = f", an adapter of {parameter_count(own):,} is trained" if c.lora else ""
   lines = [
       f"{place.name}: chips {place.chips}, {devices} with {gib(place.chip.hbm)} GiB each for programs; mesh {sizes}",
-      f"{work.config.model.name or 'model'}: {parameter_count(work.model.shapes):,} parameters in "
+      f"{work.config.model.name or 'model'}: {parameter_count(base):,} parameters in "
       f"{np.dtype(c.param_dtype)}, activations and caches in {np.dtype(c.dtype)}{adapter}",
       f"a dialogue: at most {b.length(work.turns):,} tokens in {work.turns} turns: a problem of {b.problem:,}, student "
       f"turns of {b.turn:,}, replies of {b.reply:,}; {d.teacher} teacher",

@@ -112,7 +112,7 @@ def test_all_play_together_from_a_checkpoint_of_one_process(program, one, tmp_pa
   """`model` spans both processes; a stage of one process on one device goes on in two on eight."""
   workdir = tmp_path / "run"
   shutil.copytree(one, workdir)
-  for name in ("said", "mt_rl", "evaluation"):
+  for name in ("mt_rl", "evaluation"):
     shutil.rmtree(workdir / name)
   (workdir / "summary.json").unlink()
   (workdir / "base" / "done.json").unlink()
