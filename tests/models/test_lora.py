@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import zlib
 
 import jax
 import jax.numpy as jnp
@@ -27,10 +26,10 @@ ADAPTED = dataclasses.replace(PLAIN, lora=Lora(rank=2, alpha=8.0))
 
 def drawn(config: ModelConfig):
   """Random params, adapters' b (0 at first) included."""
-  params = Model(config).init(jax.random.key(0))
-  base, adapter = lora.split(params)
-  noise = lambda path, a: 0.3 * jax.random.normal(jax.random.key(zlib.crc32(str(path).encode())), a.shape)
-  return lora.join(base, jax.tree_util.tree_map_with_path(noise, adapter))
+  rng = np.random.default_rng(0)
+  draw = lambda path, a: rng.uniform(0.5, 1.5, a.shape) if path[-1].key == "scale" else 0.15 * rng.normal(size=a.shape)
+  drawn = jax.tree_util.tree_map_with_path(draw, Model(config).shapes)
+  return jax.tree.map(lambda x, a: jnp.asarray(x, a.dtype), drawn, Model(config).shapes)
 
 
 def logits(config: ModelConfig, params) -> np.ndarray:
@@ -50,12 +49,13 @@ def test_by_hand():
 
 
 def test_a_fresh_adapter_changes_nothing():
-  params = Model(ADAPTED).init(jax.random.key(0))
+  params = jax.jit(Model(ADAPTED).init)(jax.random.key(0, impl="unsafe_rbg"))
   np.testing.assert_allclose(logits(ADAPTED, params), logits(PLAIN, lora.split(params)[0]), atol=1e-5)
 
 
-@pytest.mark.parametrize("targets", [lora.TARGETS, ("q",), ("o", "down"), ("k", "v", "up")])
-@pytest.mark.parametrize("scan_layers", [False, True])
+@pytest.mark.parametrize("targets, scan_layers", [
+    (lora.TARGETS, False), (lora.TARGETS, True), (("q",), True), (("o", "down"), False), (("k", "v", "up"), True)
+])  # fmt: skip
 def test_merged_equals_unmerged(targets, scan_layers):
   config = dataclasses.replace(ADAPTED, lora=Lora(2, 8.0, targets), scan_layers=scan_layers)
   params = drawn(config)
@@ -105,7 +105,7 @@ def test_training_changes_the_adapter_alone_and_shares_the_base():
   for _ in range(20):
     state, metrics = trainer.update(state, pack_all([row], 8))
     first, last = first or float(metrics["loss"]), float(metrics["loss"])
-  assert last < first - 0.5
+  assert last < first - 0.2
   base, adapter = lora.split(trainer.whole(state.params))
   for a, b in zip(jax.tree.leaves(base), jax.tree.leaves(lora.split(before)[0]), strict=True):
     np.testing.assert_array_equal(a, b)
