@@ -19,4 +19,6 @@ def get_config(arm="mt_rl"):
   config = c.get_default()
   config.model.name = "qwen3_8b"
   paper.set_up(config, "omni_math", arm)
+  config.mesh.model = 4
+  config.engine_rows = 64
   return config
