@@ -7,8 +7,8 @@
 The plan is real; a run wants a task source of your own (see examples/own_task.py), since this repository has none for
 OpenCodeInstruct and no executor that may be given the code of a strong model.
 
-Not run: no TPU was at hand. Shapes, and so the plan for v5p:4x4x4, are those of gemma3_12b_omni_math: fits, with a peak of
-62.61 of 95.74 GiB a chip.
+Not run: no TPU was at hand. Shapes, and so the plan for v5p:4x4x4, are those of gemma3_12b_omni_math: fits, with a
+peak of 62.61 of 95.74 GiB a chip.
 """
 
 from configs import gemma3_12b_omni_math as paper
