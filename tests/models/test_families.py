@@ -175,3 +175,14 @@ def test_files_that_are_no_config(tmp_path):
 def test_a_preset_that_is_not_there_is_answered_with_the_nearest():
   with pytest.raises(UserError, match=r"no preset 'gemma3-12b'; did you mean 'gemma3_12b'\?"):
     preset("gemma3-12b")
+
+
+@pytest.mark.parametrize("scaling", [None, {"rope_type": "linear", "factor": 8.0}])
+def test_what_transformers_writes_by_itself_is_read(tmp_path, scaling):
+  """Given old keys, transformers 5 writes tables for each type of layer and, beside them, defaults that say nothing."""
+  text = dict(hidden_size=16, num_hidden_layers=7, rope_theta=5e5, rope_local_base_freq=2e4, rope_scaling=scaling)
+  for config in (transformers.Gemma3TextConfig(**text), transformers.Gemma3Config(text_config=text)):
+    config.save_pretrained(tmp_path)
+    family, shape = families.read_shape(tmp_path)
+    assert (family, shape.rope_theta, shape.local_rope_theta) == ("gemma3", 5e5, 2e4)
+    assert shape.rope_scaling == (RopeScaling("linear", 8.0) if scaling else None)

@@ -107,6 +107,8 @@ def _rope(keys: Keys) -> dict[str, Any]:
   if not new:
     return {"rope_theta": theta, "rope_scaling": None, "local_rope_theta": local}
   tables = keys.below("rope_parameters")
+  tables.only("rope_type", "default")  # beside the tables, as transformers 5 writes the defaults
+  tables.only("rope_theta", None)
   far = rope_table(tables.below("full_attention"), theta, keys.values)
   near = tables.below("sliding_attention")
   near.only("rope_type", "default")
