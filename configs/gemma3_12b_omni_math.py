@@ -36,7 +36,7 @@ def set_up(config, domain, arm):
                        "head_chunk": 16_384})
   config.mesh.model = 2
   config.dialogue.update({"turns": 4, "max_problem_tokens": 1024, "max_turn_tokens": 2048, "max_reply_tokens": 512,
-                          "teacher": "frozen", "max_teacher_prompt_tokens": 1280})
+                          "teacher": "model", "max_teacher_prompt_tokens": 1280})
   config.tasks.update({"source": domain, "domains": (domain,)})
   config.engine_rows = 128  # two batches a step: with 256, caches for 10 turns do not fit a v5p slice of 64
   config.checkpoint_every = 10

@@ -13,13 +13,14 @@ from typing import Any
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.teacher import TRY_AGAIN
 from sml_jax.errors import UserError
+from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Reveal, Task, Verdict
 
 PARTS = {"train": range(0, 60), "dev": range(60, 80), "test": range(80, 100)}
 """Part -> which hundredths of all problems are its own."""
 
 
-class Sums:
+class Sums(Source):
   """What is 7 plus 5? Pairs of numbers from 1 to 12, in three disjoint parts: a `Source` of sml_jax.tasks.source."""
 
   def __init__(self):
@@ -28,7 +29,7 @@ class Sums:
     place = lambda pair: zlib.crc32(repr(pair).encode()) % 100
     self._pairs = {part: [p for p in pairs if place(p) in share] for part, share in PARTS.items()}
 
-  def size(self, part: str) -> int:
+  def size(self, domain: str, part: str) -> int:
     return len(self._pairs[part])
 
   def task(self, domain: str, part: str, index: int, reveal: Reveal = "") -> Task:

@@ -53,6 +53,36 @@ def load(file: str, overrides: list[tuple[str, str]] = ()) -> ConfigDict:
   return config_check.validate(c.to_config(tree))
 
 
+def show_sharding(rest: list[str]) -> int | None:
+  """The number of devices that --show_sharding[=DEVICES] names, 0 = those there are; None without the argument."""
+  found = [a.partition("=")[2] for a in rest if a.partition("=")[0] == "--show_sharding"]
+  if not found:
+    return None
+  if len(rest) > 1 or not (found[0] or "1").isdecimal() or "--show_sharding=" in rest:
+    raise ConfigError(f"--show_sharding[=DEVICES] stands alone beside --config, got {' '.join(rest)}")
+  return int(found[0] or 0)
+
+
+def workdir(rest: list[str]) -> str:
+  folder = ""
+  for argument in rest:
+    if not argument.startswith("--workdir="):
+      raise ConfigError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, "
+                      "--plan=SLICE, --show_sharding, --help")
+    folder = argument.removeprefix("--workdir=")
+  if not folder:
+    raise ConfigError("no --workdir=DIR: where the run's files go")
+  return folder
+
+
+def slice_to_plan(rest: list[str]) -> str:
+  """The slice that --plan=SLICE names, which stands alone beside the config; "" without the argument."""
+  found = [a.removeprefix("--plan=") for a in rest if a.startswith("--plan=")]
+  if found and len(rest) > 1:
+    raise ConfigError(f"--plan=SLICE stands alone beside --config, got {' '.join(rest)}")
+  return found[0] if found else ""
+
+
 def parse(path: str, key: Key, text: str) -> Any:
   """The value that a text on the command line means for a key, by the key's type.
 

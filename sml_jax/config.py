@@ -57,12 +57,31 @@ class Key:
 Table = Mapping[str, "Key | Table"]
 
 PRETRAINED = "pretrained"
-"""As `init` or arm: the weights that model.checkpoint has, before any training here."""
+"""As `init` or arm: the weights that model.checkpoint has, or the model that student_api names, before any training."""
 FEEDBACK = ("full", "no_private", "binary", "try_again", "shuffled", "none")
+
+_API: Table = {
+    "url": Key("", "of a server that speaks the OpenAI chat protocol, such as http://127.0.0.1:8000/v1", resume="free"),
+    "model": Key("", "its name for the model"),
+    "key_env": Key("", "environment variable with the key; empty = no key", resume="free"),
+    "timeout_s": Key(300.0, "most seconds of a try", above=0, resume="free"),
+    "retries": Key(6, "most further tries of a request that fails in a way that may pass", low=0, resume="free"),
+    "concurrency": Key(16, "most requests at once", low=1, resume="free"),
+    "cache_dir": Key("", "folder of replies, so that none is asked for twice; empty = api_cache in the workdir, which "
+                     "a server's student and teacher share", resume="free"),
+    "max_tokens": Key(1024, "most tokens of a reply, thinking included", low=1),
+    "temperature": Key(1.0, "of a teacher's replies; a student's is that of the evaluation", low=0),
+    "words": Key(150, "words that a teacher is asked to stay below", low=1),
+    "system": Key("", "system text of a student; empty = none"),
+    "price_in": Key(0.0, "of a million prompt tokens, in any currency; 0 = unknown", low=0, resume="free"),
+    "price_out": Key(0.0, "of a million tokens of replies", low=0, resume="free"),
+}
 
 KEYS: Table = {
     "seed": Key(0, "all randomness of the run follows from it", low=0),
     "data_dir": Key("", "folder of the data sets read from files; empty = none is read"),
+    "student": Key("model", "who is evaluated: the model of this config, or the one that a server has (student_api)",
+                   choices=("model", "api")),
     "tokenizer": Key("", "SentencePiece .model or tokenizer.json, or a folder with one; empty = model.checkpoint's, or "
                      "the one shipped for the micro-world"),
     "model": {
@@ -102,8 +121,19 @@ KEYS: Table = {
         "model": Key(1, "devices along model; -1 = the rest", low=-1, resume="free"),
     },
     "tasks": {
-        "source": Key("microworld", 'microworld, gsm8k, omni_math, or the import path "package.module:function" of '
+        "source": Key("microworld", "microworld; data sets by name (gsm8k, svamp, omni_math, humaneval, mbpp, "
+                      "opencodeinstruct, livecodebench, cruxeval, lost_in_conversation), found under data_dir, or by "
+                      "location (jsonl:PATH, tfds:NAME/SPLIT, hf:NAME/SPLIT, each with #NAME behind it where the rows "
+                      'do not tell), several with commas between them; or the import path "package.module:function" of '
                       "your own"),
+        "eval_source": Key("", "data sets whose tasks are for dev and test alone, as in tasks.source; empty = none"),
+        "shares": Key((0.1, 0.1), "shares of a data set's problems that are dev and test", item=float, low=0, high=1),
+        "exclude": Key((), "tasks left out: ids, files with one id a line, or known = rows reported as defective"),
+        "on_bad_row": Key("fail", "what a row does that cannot be used", choices=("fail", "skip_and_count")),
+        "success_on": Key("hidden", "tests of a program that decide on success: the hidden ones where there are any, "
+                          "or the public ones, on which a dialogue stops in any case", choices=("hidden", "public")),
+        "compat": Key("fixed", "Lost in Conversation: with the reference's known defects, or without",
+                      choices=("fixed", "reference")),
         "verifier": Key("", "import path of your own verifier; empty = the source's"),
         "domains": Key(("math",), "domains that tasks are drawn from"),
         "split_salt": Key("0", "salt of the train, dev and test split; a new one draws new parts"),
@@ -122,17 +152,43 @@ KEYS: Table = {
         "max_length": Key(0, "longest dialogue, tokens; 0 = model.max_length", low=0, inherit="model.max_length"),
         "temperature": Key(1.0, "of sampling in training", above=0),
         "feedback": Key("full", "what the teacher's reply is made from", choices=FEEDBACK),
-        "teacher": Key("scripted", "who replies in the arms full and no_private: the task source's own teacher, or the "
-                       "student as it was before any training", choices=("scripted", "frozen")),
-        "max_teacher_prompt_tokens": Key(512, "frozen teacher: most tokens of its instructions, what it alone knows "
+        "teacher": Key("scripted", "who replies in the arms full, no_private and shuffled, and plays the lazy user: the "
+                       "task source's own teacher, a frozen model in this process, or a server (teacher_api)",
+                       choices=("scripted", "model", "api")),
+        "teacher_checkpoint": Key("", "model teacher: folder in Hugging Face's format; empty = the student as it was "
+                                  "before any training"),
+        "max_teacher_prompt_tokens": Key(512, "model teacher: most tokens of its instructions, what it alone knows "
                                          "and the problem", low=1),
-        "max_teacher_turn_tokens": Key(0, "frozen teacher: most tokens sampled for a reply, private thinking included; "
+        "max_teacher_turn_tokens": Key(0, "model teacher: most tokens sampled for a reply, private thinking included; "
                                        "0 = as many as max_reply_tokens has room for", low=0),
+        "prompts": {
+            name: Key("", f"file in place of the project's own {name}.txt")
+            for name in ("teacher", "teacher_no_private", "teacher_code", "user", "question", "judge_kind")
+        },
+        "leaks": Key("mark", "what is done about a reply that gives the answer away: nothing is looked for; it is shown "
+                     "and marked; the span is cut out; the teacher is asked again; the dialogue is invalid",
+                     choices=("off", "mark", "redact", "resample", "drop")),
+        "leak_resamples": Key(2, "how often a teacher (or a questioner) is asked again; what still leaks is dropped",
+                              low=0),
+        "questioner": Key("scripted", "who writes the questions of Q-priming: the task source, or the student, shown its "
+                          "own wrong turn and what the teacher knows", choices=("scripted", "student")),
+        "kinds": Key("rules", "who says of which kind a student turn is: rules, the model teacher, or teacher_api",
+                     choices=("rules", "model", "api")),
         "thinking": Key("keep", "what a student turn thought stays in later context, or is stripped (as Qwen3's "
                         "template does)", choices=("keep", "strip")),
         "enable_thinking": Key(False, "Qwen3: the student may think; else its header has an empty thought"),
         "reveal": Key("on_question", "how the shards of an underspecified task come out",
                       choices=("on_question", "every_turn")),
+    },
+    "teacher_api": _API,
+    "student_api": _API,
+    "executor": {
+        "backend": Key("auto", "how students' programs are kept in: auto = bubblewrap, else namespaces, else refuse; "
+                       "rlimits is NOT isolated", choices=("auto", "bubblewrap", "namespaces", "rlimits"),
+                       resume="free"),
+        "workers": Key(0, "programs that run side by side; 0 = one a core", low=0, resume="free"),
+        "cpu_s": Key(10.0, "CPU seconds of a program for all its tests", above=0),
+        "memory_mb": Key(1024, "address space of a program, MiB", low=64),
     },
     "eval_every": Key(0, "steps between evaluations inside training; 0 = off", low=0, resume="free"),
     "eval_suites": Key(("math",), "suites of the evaluation inside training"),
@@ -222,7 +278,8 @@ STAGE_KEYS: Mapping[str, Table] = {
     },
     "evaluate": {
         **{name: _COMMON[name] for name in ("kind", "domains")},
-        "arms": Key((), "stages or folders of checkpoints whose students are evaluated; pretrained = model.checkpoint",
+        "arms": Key((), "stages or folders of checkpoints whose students are evaluated; pretrained = model.checkpoint "
+                    "(student_api)",
                 stages=("sft", "rl")),
         "suites": Key(("math",), "suites of held-out tasks"),
         "tasks_per_suite": Key(512, "fixed tasks of a suite, the same for every seed", low=1),
@@ -230,6 +287,10 @@ STAGE_KEYS: Mapping[str, Table] = {
         "tries": Key(16, "independent first-turn tries a task for the resampling control; 0 = no control", low=0),
         "part": Key("dev", "part of the tasks; test is for the final figures", choices=("dev", "test")),
         "greedy": Key(True, "also decode greedily"),
+        "modes": Key((), "Lost in Conversation, on sharded suites: ways to tell a task beside the suite's own, each "
+                     "played `runs` times", choices=("full", "concat", "shuffle_concat", "sharded", "recap",
+                                                     "snowball")),
+        "runs": Key(10, "dialogues of each task and mode", low=1),
         "comparisons": Key((), 'paired differences: "ARM_B-ARM_A", "ARM-resampling" or "ARM:full-try_again"'),
     },
 }

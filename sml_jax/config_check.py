@@ -26,6 +26,7 @@ def validate(config: ConfigDict) -> ConfigDict:
   _check_model(tree)
   _check_stages(tree["stages"])
   _check_teacher(tree)
+  _check_served(tree)
   stripped = tree["dialogue"]["thinking"] == "strip"
   for name, stage in tree["stages"].items():
     if stripped and stage.get("loss_norm") == "dialogue":
@@ -158,20 +159,28 @@ def _check_model(tree: Mapping[str, Any]) -> None:
 
 
 def _check_teacher(tree: Mapping[str, Any]) -> None:
-  if tree["dialogue"]["teacher"] != "frozen":
+  d, model = tree["dialogue"], tree["model"]
+  if d["teacher"] == "model" and not d["teacher_checkpoint"]:
+    if tree["student"] == "api":
+      raise ConfigError('dialogue.teacher: "model" beside student="api" needs dialogue.teacher_checkpoint')
+    if not model["checkpoint"] and not model["name"]:  # a name alone can be planned
+      raise ConfigError('dialogue.teacher: "model" needs model.checkpoint, whose weights speak for the teacher, or '
+                        "dialogue.teacher_checkpoint")
+  if d["teacher_checkpoint"] and d["teacher"] != "model" and d["kinds"] != "model":
+    raise ConfigError(f'dialogue.teacher_checkpoint: nobody reads it with dialogue.teacher="{d["teacher"]}"')
+
+
+def _check_served(tree: Mapping[str, Any]) -> None:
+  """A student that a server has can be evaluated, and nothing else."""
+  if tree["student"] != "api":
     return
-  if not tree["model"]["checkpoint"] and not tree["model"]["name"]:  # a name alone can be planned
-    raise ConfigError('dialogue.teacher: "frozen" needs model.checkpoint, whose weights speak for the teacher')
-  suites = {"eval_suites": tree["eval_suites"]}
+  if tree["dialogue"]["teacher"] == "model" or tree["dialogue"]["kinds"] == "model":
+    raise ConfigError('student: "api" has no engine beside which a model could teach; dialogue.teacher: scripted or api')
   for name, stage in tree["stages"].items():
-    if stage.get("feedback") == "shuffled":
-      raise ConfigError(f'stages.{name}.feedback: dialogue.teacher="frozen" has no "shuffled" feedback')
-    suites[f"stages.{name}.suites"] = stage.get("suites", ())
-  for path, names in suites.items():
-    for name in names:
-      if "_sharded" in name or name.endswith("_shuffled"):
-        raise ConfigError(f'{path}: dialogue.teacher="frozen" has neither sharded tasks nor "shuffled" feedback, '
-                          f"got {name!r}")
+    if stage["kind"] != "evaluate":
+      raise ConfigError(f'stages.{name}.kind: student="api" can be evaluated alone, got {stage["kind"]}')
+    if tuple(stage["arms"]) != (c.PRETRAINED,):
+      raise ConfigError(f'stages.{name}.arms: student="api" is the one arm "{c.PRETRAINED}", got {stage["arms"]!r}')
 
 
 def _check_stages(stages: Mapping[str, Any]) -> None:
@@ -187,6 +196,12 @@ def _check_stages(stages: Mapping[str, Any]) -> None:
       raise ConfigError(f"{path}.data: name the synthesize stage, or the folder, whose dialogues are trained on")
     if stage["kind"] == "evaluate":
       _check_comparisons(path, stage)
+      if 0 < stage["tries"] < stage["turns"]:
+        raise ConfigError(f"{path}.tries: expected 0, or at least as many as turns ({stage['turns']}), with which success "
+                          f"by turn is compared, got {stage['tries']}")
+      if stage["modes"] and not any("_sharded" in name for name in stage["suites"]):
+        raise ConfigError(f"{path}.modes: tell underspecified tasks; no suite is one, such as "
+                          "lost_in_conversation_sharded")
     earlier[name] = stage["kind"]
 
 

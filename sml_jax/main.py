@@ -48,7 +48,8 @@ from sml_jax.errors import UserError
 from sml_jax.evaluate.figures import save_png, success_figure
 from sml_jax.evaluate.progress import Progress, final_table, show_dialogue
 from sml_jax.evaluate.report import write_report
-from sml_jax.evaluate.suites import EVALUATORS, Setting, Suite, evaluators_of, solved_counts, success
+from sml_jax.evaluate.metrics import leak_rate
+from sml_jax.evaluate.suites import EVALUATORS, MODE, Setting, Suite, evaluators_of, runs_of, solved_counts, success
 from sml_jax.evaluate.summary import SuiteResult, build_summary
 from sml_jax.learn.groups import Group, credit_groups, group_metrics
 from sml_jax.learn.losses import Objective
@@ -60,6 +61,8 @@ from sml_jax.run import Preempted, Run, TrainingStage
 from sml_jax.tasks.task import Task
 from sml_jax.workdir import write_json
 
+PIECE = 4
+"""Batches of the table in one object of an evaluation's record: what is lost at most when it is stopped."""
 ENDLESS_TASKS = 1 << 20
 """How many tasks of an endless source one order of the Grain pipeline covers."""
 
@@ -71,20 +74,21 @@ def main(argv: list[str]) -> int:
       print(__doc__, describe(), sep="\n")
       return 0
     config = command_line.load(file, overrides)
-    if (devices := _show_sharding_argument(rest)) is not None:
+    if (devices := command_line.show_sharding(rest)) is not None:
       sharding_table.show(config, devices or jax.device_count())
       return 0
-    if slices := [a.removeprefix("--plan=") for a in rest if a.startswith("--plan=")]:
-      return plan(config, slices[-1])
+    if name := command_line.slice_to_plan(rest):
+      return plan(config, name)
     parallel.start()
     if jax.process_count() == 1:
       signal.signal(signal.SIGTERM, _leave)
-    folder = _workdir_argument(rest)
+    folder = command_line.workdir(rest)
     with Progress(enabled=jax.process_index() == 0) as progress:
       run = parallel.all_or_none(lambda: Run(config, folder, progress))
       for key, old, new in run.workdir.changes:
         progress.log(f"config.{key}: was {old!r}, now {new!r}")
-      progress.log(run.student.describe())
+      for line in (run.student.describe(), *run.source.describe()):
+        progress.log(line)
       stages = {"synthesize": synthesize, "sft": sft, "rl": rl, "evaluate": evaluate}
       for name, stage in config.stages.items():
         if run.workdir.is_done(name):
@@ -116,28 +120,6 @@ def _leave_if_told() -> None:
   """The same where there are several processes, between two things that are written."""
   if checkpoint.told_to_leave():
     _leave(signal.SIGTERM, None)
-
-
-def _show_sharding_argument(rest: list[str]) -> int | None:
-  """The number of devices that --show_sharding[=DEVICES] names, 0 = those there are; None without the argument."""
-  found = [a.partition("=")[2] for a in rest if a.partition("=")[0] == "--show_sharding"]
-  if not found:
-    return None
-  if len(rest) > 1 or not (found[0] or "1").isdecimal() or "--show_sharding=" in rest:
-    raise UserError(f"--show_sharding[=DEVICES] stands alone beside --config, got {' '.join(rest)}")
-  return int(found[0] or 0)
-
-
-def _workdir_argument(rest: list[str]) -> str:
-  folder = ""
-  for argument in rest:
-    if not argument.startswith("--workdir="):
-      raise UserError(f"unknown argument {argument!r}; known: --config=FILE, --config.KEY=VALUE, --workdir=DIR, "
-                      "--plan=SLICE, --show_sharding, --help")
-    folder = argument.removeprefix("--workdir=")
-  if not folder:
-    raise UserError("no --workdir=DIR: where the run's files go")
-  return folder
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -188,15 +170,19 @@ def _authored(run: Run, name: str, first: int, count: int) -> list[Dialogue]:
 
 
 def _task_drawer(run: Run, name: str, stage: ConfigDict, batches: Any = None):
-  """A function n -> the next n train tasks, drawn through Grain, the stage's domains taking turns."""
-  batches = batches or _task_stream(run, name)
+  """A function n -> the next n train tasks, drawn through Grain: all of the stage's domains, each task once before any
+  comes again; those of an endless source take turns."""
+  batches, domains = batches or _task_stream(run, name, stage), stage.domains
+  sizes = [run.source.size(d, "train") for d in domains]
 
-  def draw(n: int) -> list[Task]:
-    domains = stage.domains
-    indices = [int(next(batches)[0]) for _ in range(n)]
-    return [run.source.task(domains[i % len(domains)], "train", i) for i in indices]
+  def task(i: int) -> Task:
+    if None in sizes:
+      return run.source.task(domains[i % len(domains)], "train", i)
+    ends = np.cumsum(sizes)
+    which = int(np.searchsorted(ends, i, side="right"))
+    return run.source.task(domains[which], "train", i - int(ends[which] - sizes[which]))
 
-  return draw
+  return lambda n: [task(int(next(batches)[0])) for _ in range(n)]
 
 
 def sample_numbers(tasks: list[Task], g: int = 1) -> list[int]:
@@ -211,8 +197,11 @@ def sample_numbers(tasks: list[Task], g: int = 1) -> list[int]:
   return numbers
 
 
-def _task_stream(run: Run, name: str):
-  size = run.source.size("train") or ENDLESS_TASKS
+def _task_stream(run: Run, name: str, stage: ConfigDict):
+  sizes = {d: run.source.size(d, "train") for d in stage.domains}
+  if empty := [d for d, size in sizes.items() if size == 0]:
+    raise UserError(f"stages.{name}.domains: there are no training tasks of the domain {empty[0]!r}")
+  size = ENDLESS_TASKS if None in sizes.values() else sum(sizes.values())
   seed = (run.config.seed << 32) + zlib.crc32(name.encode())
   return task_batches(size, tasks_per_step=1, seed=seed)
 
@@ -247,7 +236,10 @@ def sft(run: Run, name: str, stage: ConfigDict) -> None:
     meter.train(lengths)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
     loop.log(step, {**metrics, **evaluation, **meter.read()})
-  loop.finish()
+  tokens = sum(int((r["weights"] > 0).sum()) for r in rows)
+  injected = sum(t.injected for d in dialogues for t in d.turns)
+  run.progress.log(f"{name}: {len(dialogues):,} dialogues, {tokens:,} trained tokens, {injected:,} injected questions")
+  loop.finish(dialogues=len(dialogues), trained_tokens=tokens, injected_questions=injected)
 
 
 def _training_dialogues(run: Run, stage: ConfigDict) -> list[Dialogue]:
@@ -280,7 +272,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
       "grpo", stage.clip_low, stage.clip_high, stage.kl_coef, run.config.dialogue.temperature, stage.loss_norm
   )
   trainer = _trainer(run, stage, objective)
-  stream = _task_stream(run, name)
+  stream = _task_stream(run, name, stage)
   draw = _task_drawer(run, name, stage, stream)
   reference = run.initial_params(stage.init, name) if stage.kl_coef else None
   counters = {"sampled_student_tokens": 0, "groups": 0}
@@ -312,7 +304,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
     meter.sample([len(token_row(d)["tokens"]) for d in dialogues])
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
-    metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read()}
+    metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read(), **run.api_stats()}
     loop.log(step, metrics, success=success(dialogues))
   loop.finish()
 
@@ -355,8 +347,9 @@ def _evaluate_in_loop(run: Run, stage: ConfigDict, loop: TrainingStage, step: in
   for name in c.eval_suites if loop.due(step, stage.eval_every) else ():
     suite = Suite.parse(name)
     tasks = suite.tasks(run.source, "dev", c.eval_tasks, c.dialogue.reveal)
-    setting = Setting(run.table, tasks, suite.feedback, c.dialogue.turns, 0, run.key("evaluate", 0))
-    out[f"dev_success_{name}"] = success(EVALUATORS["sampled"](setting, loop.params))
+    games = EVALUATORS["sampled"](Setting(tasks, suite.feedback, c.dialogue.turns))
+    dialogues = run.table.play(loop.params, *games, run.key("evaluate", 0))
+    out |= {f"dev_success_{name}": success(dialogues), f"dev_leak_rate_{name}": leak_rate(dialogues)}
   return out
 
 
@@ -372,18 +365,24 @@ def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
   params, loaded = None, ""
   for i, (arm, suite_name, evaluator) in enumerate(jobs, 1):
     record = DialogueWriter(folder / arm / suite_name / evaluator)
-    _leave_if_told()
-    if parallel.by_first(record.steps):
-      continue
-    if loaded != arm:
-      params, loaded = run.initial_params(arm, name), arm
     suite = Suite.parse(suite_name)
     tasks = suite.tasks(run.source, stage.part, stage.tasks_per_suite, run.config.dialogue.reveal)
-    setting = Setting(run.table, tasks, suite.feedback, stage.turns, stage.tries, run.key("evaluate", 1))
-    dialogues = EVALUATORS[evaluator](setting, params)
-    if jax.process_index() == 0:
-      record.write(0, 0, dialogues)
-    run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
+    setting = Setting(tasks, suite.feedback, stage.turns, stage.tries, stage.runs, run.config.tasks.compat)
+    games, dialogues = EVALUATORS[evaluator](setting), []
+    written, size = parallel.by_first(record.steps), run.table.rows * PIECE
+    for piece, start in enumerate(range(0, len(games.tasks), size)):
+      _leave_if_told()
+      if piece in written:
+        continue
+      if loaded != arm:
+        params, loaded = run.initial_params(arm, name), arm
+      these = slice(start, start + size)
+      played = run.table.play(params, games.tasks[these], games.samples[these], games.rules, run.key("evaluate", 1))
+      dialogues += played
+      if jax.process_index() == 0:
+        record.write(piece, 0, played)
+    if dialogues:
+      run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
   if jax.process_index() == 0:
     seconds = time.monotonic() - since
     report(run, name, stage, seconds)
@@ -408,7 +407,8 @@ def report(run: Run, name: str, stage: ConfigDict, seconds: float) -> None:
     # The first turn does not depend on the teacher, so a suite under another teacher has the same control.
     tries = by.get("tries") or played.get((arm, Suite.parse(suite).domain), {}).get("tries")
     counts = solved_counts(tries, stage.tries) if tries and not Suite.parse(suite).sharded else None
-    result = SuiteResult(by["sampled"], counts, by.get("greedy"), Suite.parse(suite).feedback, by.get("full"))
+    modes = {m: runs_of(by[f"{MODE}{m}"], stage.runs) for m in stage.modes if f"{MODE}{m}" in by}
+    result = SuiteResult(by["sampled"], counts, by.get("greedy"), Suite.parse(suite).feedback, by.get("full"), modes)
     results.setdefault(arm, {})[suite] = result
   done = {s: workdir.done_info(s) for s in run.config.stages if workdir.is_done(s)}
   summary = build_summary(
@@ -417,6 +417,8 @@ def report(run: Run, name: str, stage: ConfigDict, seconds: float) -> None:
       seconds={s: info["seconds"] for s, info in done.items()} | {name: seconds},
       checkpoints={arm: str(run.checkpoint_dir(arm)) if arm in run.config.stages else arm for arm in stage.arms},
       sampled_student_tokens={s: info.get("sampled_student_tokens", 0) for s, info in done.items()},
+      trained={s: info for s, info in done.items() if "trained_tokens" in info},
+      api=run.api_stats(),
       comparisons=[tuple(pair.split("-")) for pair in stage.comparisons],
       turns=stage.turns,
       tries=stage.tries,

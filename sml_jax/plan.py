@@ -218,7 +218,7 @@ class Work:
   def moments(self, programs: dict[str, Program]) -> list[Moment]:
     """What a device holds at each step of the run."""
     out, copy, caches, teacher = [], device_bytes(self.decode), device_bytes(self.rows), 0
-    if self.samples and self.config.dialogue.teacher == "frozen":
+    if self.samples and self.config.dialogue.teacher == "model":
       caches += self._teacher_caches()
       teacher = 0 if self.model.config.lora else copy  # with adapters the weights below them are the teacher
     for t in self.training:

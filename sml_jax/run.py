@@ -17,10 +17,13 @@ from ml_collections import ConfigDict
 from sml_jax import checkpoint, parallel
 from sml_jax.config import PRETRAINED
 from sml_jax.data.store import DialogueWriter
+from sml_jax.dialogue.api import Client
+from sml_jax.dialogue.cast import Cast, Served, api_writers, make_client
 from sml_jax.dialogue.conversation import Table, TokenBudget
-from sml_jax.dialogue.model_teacher import FrozenTeachers
+from sml_jax.dialogue.model_writer import ModelWriters
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.rollout import OneTable, OwnTables
+from sml_jax.dialogue.rollout import OneTable, OwnTables, ToldWriter
+from sml_jax.dialogue.served import ServedTable
 from sml_jax.errors import UserError
 from sml_jax.evaluate.metrics_log import MetricsLog
 from sml_jax.evaluate.progress import Progress
@@ -28,7 +31,7 @@ from sml_jax.learn.flops import peak_flops
 from sml_jax.learn.trainer import Trainer
 from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
-from sml_jax.student import Student
+from sml_jax.student import ServedStudent, Student, other_student
 from sml_jax.tasks.source import load, make_source
 from sml_jax.workdir import Workdir
 
@@ -46,14 +49,22 @@ class Run:
 
   def __init__(self, config: ConfigDict, folder: epath.PathLike, progress: Progress):
     self.config, self.progress = config, progress
+    self.folder = epath.Path(folder)
     self.mesh = parallel.make_mesh(**config.mesh)
-    self.student = Student(config, self.mesh)
+    self.source = make_source(config)
+    self.student = Student(config, self.mesh) if config.student == "model" else ServedStudent(config)
     self.renderer, self.model = self.student.renderer, self.student.model
     self.budget = token_budget(config)
-    self.source = make_source(config)
     own = {name: s.reward for name, s in config.stages.items() if s.kind == "rl"}
     self.rewards = {name: load(path, f"stages.{name}.reward") if path else None for name, path in own.items()}
-    self.table = self._table()
+    self.clients: dict[str, Client] = {}
+    self.table = self._table() if config.student == "model" else self._served_table()
+    self.table.compat = config.tasks.compat
+    self.table.leaks = (config.dialogue.leaks, config.dialogue.leak_resamples)
+    self.table.cast = Cast(
+        self.table, config.dialogue, model=self._model_writers, own=lambda: self._writers(weights=None),
+        served=self._api_writers,
+    )
     # Last: a config that asks for what is not there has not claimed the folder, and may be mended.
     self.workdir = Workdir(folder, config, write=jax.process_index() == 0)
     other = f"was begun with another tokenizer than {self.renderer.file}"
@@ -79,18 +90,49 @@ class Run:
         home=self.mesh,
     )
     kind = Table if processes == 1 else OwnTables if local else OneTable
-    table = kind(engine, self.renderer, self.source, self.budget)
-    if c.dialogue.teacher == "frozen":
-      table.teachers = FrozenTeachers(
-          engine,
-          self.renderer,
-          self.budget,
-          replies=most_turns(c) - 1,
-          prompt=c.dialogue.max_teacher_prompt_tokens,
-          max_turn=c.dialogue.max_teacher_turn_tokens,
-          weights=lambda: self.student.initial_params("", jax.random.key(c.seed), self.progress.log),
-      )
-    return table
+    return kind(engine, self.renderer, self.source, self.budget)
+
+  def _served_table(self) -> ServedTable:
+    c = self.config
+    return ServedTable(self.client("student_api"), self.source, c.engine_rows, c.seed, c.student_api.system)
+
+  def client(self, name: str) -> Client:
+    """The client of "student_api" or "teacher_api", made once. Raises UserError."""
+    if name not in self.clients:
+      config = self.config.copy_and_resolve_references()
+      with config.unlocked():
+        config[name].cache_dir = config[name].cache_dir or str(self.folder / "api_cache")
+      self.clients[name] = make_client(config, name, self.progress.log)
+    return self.clients[name]
+
+  def api_stats(self) -> dict[str, float]:
+    """What this process has asked of servers so far, {} if there are none."""
+    return {f"{name}_{key}": value for name, client in self.clients.items() for key, value in client.stats().items()}
+
+  def _api_writers(self) -> Served:
+    writers = api_writers(self.config, self.client("teacher_api"))
+    return Served(ToldWriter(writers.writer(None, None))) if isinstance(self.table, OneTable) else writers
+
+  def _model_writers(self) -> ModelWriters:
+    """A frozen model: the student before any training, or another checkpoint."""
+    c = self.config
+    if folder := c.dialogue.teacher_checkpoint:
+      own = other_student(c, folder, self.mesh)
+      first = lambda: own.initial_params("", jax.random.key(c.seed), self.progress.log)
+      return self._writers(weights=first, model=own.model, own_renderer=own.renderer)
+    return self._writers(weights=lambda: self.student.initial_params("", jax.random.key(c.seed), self.progress.log))
+
+  def _writers(self, **how: Any) -> ModelWriters:
+    d = self.config.dialogue
+    return ModelWriters(
+        self.table.engine,
+        self.renderer,
+        self.budget,
+        replies=most_turns(self.config) - 1,
+        prompt=d.max_teacher_prompt_tokens,
+        max_turn=d.max_teacher_turn_tokens,
+        **how,
+    )
 
   @functools.cached_property
   def peak(self) -> float | None:

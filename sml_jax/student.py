@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from sml_jax import checkpoint, parallel
 from sml_jax.dialogue.renderer import Renderer, make_renderer
+from sml_jax.dialogue.served import PlainText
 from sml_jax.errors import UserError
 from sml_jax.models import families, lora, weights
 from sml_jax.models.transformer import Model, ModelConfig, Params, parameter_count
@@ -126,6 +127,32 @@ class Student:
         name = jax.tree_util.keystr(path, simple=True, separator=".")
         raise UserError(f"{folder}: {name} is {list(a.shape)}, but config.model makes it {list(b.shape)}")
     return parallel.param_shardings(self.mesh, wanted)
+
+
+class ServedStudent:
+  """The student that a server has: nothing to compute here."""
+
+  model = None
+
+  def __init__(self, config: ConfigDict):
+    self.config, self.renderer = config, PlainText()
+
+  def describe(self) -> str:
+    api = self.config.student_api
+    return f"student: {api.model} at {api.url}"
+
+  def initial_params(self, init: epath.PathLike, key: jax.Array, notify: checkpoint.Notify) -> Params:
+    return {}
+
+
+def other_student(config: ConfigDict, folder: str, mesh: Mesh) -> Student:
+  """Another checkpoint beside the student's, such as a stronger teacher. Raises UserError."""
+  config = config.copy_and_resolve_references()
+  with config.unlocked():
+    config.model.update({"checkpoint": folder, "name": ""})
+    config.model.lora.rank = 0
+    config.tokenizer = ""
+  return Student(config, mesh)
 
 
 def _with_vocabulary(shape: ModelConfig, renderer: Renderer, where: str) -> ModelConfig:

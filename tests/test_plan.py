@@ -198,7 +198,7 @@ def test_moments_by_hand():
 
 def test_a_frozen_teacher_and_a_reference_are_more_copies():
   """The teacher reads 512 tokens and 3 times 12 of the student and 20 of its own, each with roles: 656, 704 slots."""
-  changes = {"dialogue.teacher": "frozen", "stages.mt_rl.kl_coef": 0.1}
+  changes = {"dialogue.teacher": "model", "stages.mt_rl.kl_coef": 0.1}
   whole = moments_of(work_of(**changes))
   assert whole["mt_rl update"]["frozen teacher"] == COPY and whole["mt_rl update"]["reference policy"] == 4 * COUNT
   more = 2 * 2 * 8 * 2 * 704 * 128 * 2 + 8 * 4 + 8 * 256 * 2

@@ -9,6 +9,7 @@ import numpy as np
 from sml_jax.dialogue.record import Dialogue, Feedback
 from sml_jax.dialogue.renderer import Renderer
 from sml_jax.dialogue.scripted import Authors, ScriptedStudent, ScriptedTeacher
+from sml_jax.dialogue.teacher import as_reply
 from sml_jax.tasks.microworld import ASK_ONE, World, answer_text, slots_of
 from sml_jax.tasks.task import Task
 
@@ -80,7 +81,7 @@ def _play(
       dialogue.end = "solved"
       return dialogue
     if n + 1 < turns:
-      dialogue.turns.append(renderer.teacher_turn(teacher.reply([task], [dialogue])[0]))
+      dialogue.turns.append(renderer.teacher_turn(as_reply(teacher.reply([task], [dialogue])[0]).text))
   dialogue.end = "turn_limit"
   return dialogue
 

@@ -10,10 +10,15 @@ from sml_jax.tasks.task import Verdict
 
 Role = Literal["teacher", "student"]
 Kind = Literal["answer_attempt", "clarification", "interrogation", "discussion", "hedge", "refuse", "missing"]
-End = Literal["solved", "turn_limit", "context_full", "shards_done", "malformed", "teacher_failed", "verifier_failed"]
+End = Literal[
+    "solved", "turn_limit", "context_full", "shards_done", "malformed", "hidden_failed", "teacher_failed",
+    "verifier_failed", "student_failed",
+]  # fmt: skip
+"""hidden_failed: a program that passed the public tests, on which the dialogue stops, and not the hidden ones."""
 Feedback = Literal["full", "no_private", "binary", "try_again", "shuffled", "none"]
 
-INVALID_ENDS = ("teacher_failed", "verifier_failed")
+INVALID_ENDS = ("teacher_failed", "verifier_failed", "student_failed")
+"""The last: a served student that gave no reply."""
 QUESTION_KINDS = ("clarification", "interrogation")
 
 
@@ -30,11 +35,13 @@ class Turn:
       empty for a turn that was not sampled (scripted, or an injected question).
     kind: student turns: one of the seven kinds.
     verdict: student turns: what the verifier said.
+    reason: student turns: why, in a word, such as differs, timeout or hidden_failed.
     hidden: student turns: shards still hidden when it spoke.
     cut: student turns: stopped by the token limit and not by an end of turn.
     injected: student turns: a question put in place of a wrong attempt by Q-priming.
     stripped: student turns: [start, stop) of prompt + tokens that later turns do not see (its thinking); empty = none.
     answer_nll: student turns, if measured: nats of the canonical answer turn (end of turn included) in its place.
+    shard, leak, stopped: teacher turns: see `teacher.Reply`.
   """
 
   role: Role
@@ -44,11 +51,15 @@ class Turn:
   logprobs: list[float] = dataclasses.field(default_factory=list)
   kind: Kind | None = None
   verdict: Verdict | None = None
+  reason: str = ""
   hidden: int = 0
   cut: bool = False
   injected: bool = False
   stripped: list[int] = dataclasses.field(default_factory=list)
   answer_nll: float | None = None
+  shard: int = 0
+  leak: str = ""
+  stopped: int = 0
 
   @property
   def context(self) -> list[int]:
@@ -71,6 +82,7 @@ class Dialogue:
     bos: ids before the first turn.
     reward: gamma^(n-1) if solved at student turn n, else 0; None where no reward was given.
     advantages: one number a student turn, as used by the update; empty where there was none.
+    prompts: hashes of the prompt files that its teacher was given; "" = a scripted one.
   """
 
   task_id: str
@@ -82,6 +94,12 @@ class Dialogue:
   bos: list[int] = dataclasses.field(default_factory=list)
   reward: float | None = None
   advantages: list[float] = dataclasses.field(default_factory=list)
+  prompts: str = ""
+
+  @property
+  def leaked(self) -> bool:
+    """The student was shown a teacher turn that gives the answer away."""
+    return any(t.leak for t in self.turns)
 
   @property
   def student_turns(self) -> list[Turn]:

@@ -5,7 +5,7 @@ Both return what one process would return: all dialogues, in the order asked for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,8 @@ from sml_jax import parallel
 from sml_jax.dialogue.conversation import Rules, Table, TokenBudget
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.renderer import Renderer
-from sml_jax.dialogue.teacher import Teacher
+from sml_jax.dialogue.teacher import Reply, Teacher
+from sml_jax.dialogue.tutor import Note, Writer
 from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
 from sml_jax.tasks.source import Source
@@ -62,7 +63,7 @@ class _Told:
 
   def __init__(self, source: Source):
     self._source = source
-    self._kinds: dict[tuple[str, str], Kind] = {}
+    self._known: dict[tuple[str, str], tuple[Kind, str]] = {}
 
   def __getattr__(self, name: str) -> Any:
     return getattr(self._source, name)
@@ -70,15 +71,23 @@ class _Told:
   def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
     if not tasks:
       return []
-    ask = lambda: (self._source.verify(tasks, texts), list(map(self._source.kind, tasks, texts)))
-    verdicts, kinds = parallel.by_first(ask)
-    # The turns' kinds are asked for next, one by one: told here, they cost no further meeting.
-    self._kinds = {(task.id, text): kind for task, text, kind in zip(tasks, texts, kinds, strict=True)}
+    of = self._source
+    ask = lambda: [of.verify(tasks, texts), *(list(map(what, tasks, texts)) for what in (of.kind, of.reason))]
+    verdicts, *more = parallel.by_first(ask)
+    # The turns' kinds and reasons are asked for next, one by one: told here, they cost no further meeting.
+    self._known = dict(zip(((t.id, x) for t, x in zip(tasks, texts, strict=True)), zip(*more, strict=True), strict=True))
     return verdicts
 
   def kind(self, task: Task, text: str) -> Kind:
-    known = self._kinds.get((task.id, text))
-    return known or parallel.by_first(lambda: self._source.kind(task, text))
+    known = self._known.get((task.id, text))
+    return known[0] if known else parallel.by_first(lambda: self._source.kind(task, text))
+
+  def reason(self, task: Task, text: str) -> str:
+    known = self._known.get((task.id, text))
+    return known[1] if known else parallel.by_first(lambda: self._source.reason(task, text))
+
+  def knowledge(self, task: Task, dialogue: Dialogue) -> Mapping[str, Any]:
+    return parallel.by_first(lambda: self._source.knowledge(task, dialogue))
 
   def question(self, task: Task, dialogue: Dialogue) -> str:
     return parallel.by_first(lambda: self._source.question(task, dialogue))
@@ -91,5 +100,15 @@ class _ToldTeacher:
   def __init__(self, teacher: Teacher):
     self._teacher = teacher
 
-  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[str | None]:
+  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[Reply | str | None]:
     return parallel.by_first(lambda: self._teacher.reply(tasks, dialogues)) if tasks else []
+
+
+class ToldWriter:
+  """A writer outside this program, that the first process asks for all."""
+
+  def __init__(self, writer: Writer):
+    self._writer, self.words = writer, writer.words
+
+  def write(self, notes: Sequence[Note]) -> list[str | None]:
+    return parallel.by_first(lambda: self._writer.write(notes)) if notes else []

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from sml_jax.dialogue.record import Dialogue, Feedback
-from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, choose, hidden_shards, place_of
+from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, Reply, choose, hidden_shards, place_of
 from sml_jax.tasks.microworld import LARGEST, Slot, World, slots_of
 from sml_jax.tasks.task import Task
 
@@ -54,10 +54,10 @@ class ScriptedTeacher:
   observe: Observe
   world: World
 
-  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[str | None]:
+  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[Reply | str | None]:
     return [self._reply(t, d) for t, d in zip(tasks, dialogues, strict=True)]
 
-  def _reply(self, task: Task, dialogue: Dialogue) -> str:
+  def _reply(self, task: Task, dialogue: Dialogue) -> Reply | str:
     place = place_of(task, dialogue)
     if task.shards:
       revealed = self._reveal(task, dialogue)
@@ -83,18 +83,20 @@ class ScriptedTeacher:
     slot, value = next((s, v) for s, v in zip(slots, values, strict=True) if v != s.value)
     return graded(slot, value, place)
 
-  def _reveal(self, task: Task, dialogue: Dialogue) -> str | None:
+  def _reveal(self, task: Task, dialogue: Dialogue) -> Reply | None:
     """The lazy user: a shard if the rule of `task.reveal` gives one now, else None."""
     hidden = hidden_shards(task, dialogue)
     if not hidden:
       return None
+    first = next(iter(hidden))
     if task.reveal == "every_turn":
-      return hidden[0]
+      return Reply(hidden[first], first)
     text = dialogue.turns[-1].text
     if not is_question(text):
       return None
     asked = [s.text(exact=True) for s in slots_of(task) if _mentions(text, s)]
-    return next((s for s in hidden if s in asked), hidden[0])
+    shard = next((n for n, s in hidden.items() if s in asked), first)
+    return Reply(hidden[shard], shard)
 
   def _answer_question(self, task: Task, text: str) -> str:
     """Restates the asked clause: with the number under `full`, as it stands under `no_private`."""

@@ -82,6 +82,8 @@ def _turn(turn: Turn, weights: np.ndarray, tokens_to_pieces: Pieces) -> str:
       chips += chip(escape(words(turn.verdict)), VERDICTS[turn.verdict])
     if turn.hidden:
       chips += chip(f"{turn.hidden} shard{'s' if turn.hidden > 1 else ''} hidden", "quiet")
+    if turn.reason and turn.verdict != "solved":
+      chips += chip(escape(words(turn.reason)), "quiet")
     if turn.cut:
       chips += chip("cut at the token limit", "warn")
     if turn.injected:
@@ -90,6 +92,12 @@ def _turn(turn: Turn, weights: np.ndarray, tokens_to_pieces: Pieces) -> str:
       chips += (
           f'<span class="nll" title="nats of the right answer in this place">answer NLL {turn.answer_nll:.2f}</span>'
       )
+  if turn.leak:
+    chips += chip(f"leak: {escape(words(turn.leak))}", "bad")
+  if turn.stopped:
+    chips += chip(f"{turn.stopped} leaking repl{'ies' if turn.stopped > 1 else 'y'} not shown", "warn")
+  if turn.shard > 0:
+    chips += chip(f"shard {turn.shard}", "quiet")
   who = f'<span class="who">{turn.role}</span>'
   return f'<div class="turn {turn.role}">{who}<div class="bubble">{body}</div><span>{chips}</span></div>'
 

@@ -57,6 +57,20 @@ def repeat_counts(dialogue: Dialogue) -> tuple[int, int]:
   return sum(a.text.split() == b.text.split() for a, b in after_wrong), len(after_wrong)
 
 
+def leak_counts(dialogue: Dialogue) -> tuple[int, int]:
+  """(replies of the teacher that give the answer away, shown or not; all of its replies, those not shown too)."""
+  replies = [t for t in dialogue.turns[1:] if t.role == "teacher"]
+  stopped = sum(t.stopped for t in replies)
+  unshown = sum(max(0, t.stopped - 1) if not t.text else t.stopped for t in replies)
+  return sum(bool(t.leak) for t in replies) + stopped, len(replies) + unshown
+
+
+def leak_rate(dialogues: list[Dialogue]) -> float:
+  """Replies that give the answer away / all replies, pooled; 0 without replies."""
+  leaks, replies = np.sum([leak_counts(d) for d in dialogues], axis=0) if dialogues else (0, 0)
+  return float(leaks / replies) if replies else 0.0
+
+
 def is_truncated(dialogue: Dialogue) -> bool:
   """A student turn was cut at its token limit, or the context was full."""
   return dialogue.end == "context_full" or any(t.cut for t in dialogue.student_turns)
@@ -105,6 +119,8 @@ def dialogue_metrics(
   boot = {"draws": draws, "seed": seed}
   solved, valid = success_by_task(dialogues, turns)
   success = np.where(valid[:, None], solved, np.nan)  # [n, turns]
+  leaked = np.array([d.leaked for d in dialogues], bool)
+  reasons = collections.Counter(t.reason for d in dialogues for t in d.student_turns if t.reason)
   nll = answer_nll(dialogues, turns)
   unsolved = np.array([d.valid and d.end != "solved" for d in dialogues], bool)
   ends = collections.Counter(d.end for d in dialogues)
@@ -114,6 +130,7 @@ def dialogue_metrics(
       "premature_attempt_rate": _counts(premature_counts, dialogues),
       "clarification_rate": _counts(question_counts, dialogues),
       "repeat_rate": _counts(repeat_counts, dialogues),
+      "leak_rate": _counts(leak_counts, dialogues),
   }
   rates = {name: float(c[:, 0].sum() / c[:, 1].sum()) if c[:, 1].sum() else 0.0 for name, c in pooled.items()}
   if not pooled["premature_attempt_rate"][:, 1].sum():
@@ -122,6 +139,9 @@ def dialogue_metrics(
       "n_tasks": n,
       "success_by_turn": listed(_mean(success)),
       "ci95": intervals(*bootstrap_ci(success, **boot)),
+      "success_leaked_failed_by_turn": listed(_mean(np.where(leaked[:, None], success * 0, success))),
+      "leaked_dialogues": int(leaked.sum()),
+      "reasons": dict(sorted(reasons.items())),
       **rates,
       "questions_per_dialogue": float(pooled["clarification_rate"][:, 0].mean()) if n else 0.0,
       "rates_ci95": {name: intervals(*bootstrap_ratio_ci(c[:, 0], c[:, 1], **boot)) for name, c in pooled.items()},

@@ -20,7 +20,15 @@ from sml_jax.evaluate.figures import (
     success_figure,
 )
 from sml_jax.evaluate.report_style import CSS, JS
-from sml_jax.evaluate.tables import behaviour_table, claims_table, paired_table, success_table
+from sml_jax.evaluate.reliability import lic_table
+from sml_jax.evaluate.tables import (
+    api_table,
+    behaviour_table,
+    claims_table,
+    paired_table,
+    success_table,
+    training_table,
+)
 
 Summary = Mapping[str, Any]
 
@@ -52,6 +60,11 @@ DEFINITIONS = (
         "answer NLL at t",
         "nats of the canonical answer, end of turn included, put after teacher turn t (1 is the problem); over "
         "dialogues still open at t, and again over those never solved, which has no survivors' bias.",
+    ),
+    (
+        "leaks",
+        "teacher replies that state the answer, or give it away in another form (see the README) / all replies, shown or "
+        "stopped. Where the student was shown one, success is also counted with that dialogue as failed.",
     ),
     ("cut", "dialogues with a turn that met its token limit, or whose context was full. They count as not solved."),
     ("invalid", "dialogues whose verifier or teacher failed: never counted as wrong."),
@@ -105,7 +118,11 @@ def write_report(
       success_table(summary),
       _folded("How the students behave: questions, repeats, answer NLL, ends", behaviour_table(summary)),
       _folded("Every paired difference", paired_table(summary)),
-  ]
+      *(_folded(title, table) for title, table in (
+          ("What SFT was trained on", training_table(summary)), ("What servers were asked for", api_table(summary)),
+      ) if table),
+      *(["<h2>Lost in Conversation</h2>", table] if (table := lic_table(summary)) else []),
+  ]  # fmt: skip
   if nll is not None:
     body += [
         "<h2>Does the answer become more likely?</h2>",

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
-import jax
 import numpy as np
 
 from sml_jax.config import FEEDBACK
-from sml_jax.dialogue.conversation import Rules, Table, solved_counts
+from sml_jax.dialogue.conversation import Rules, solved_counts
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.errors import UserError
-from sml_jax.models.transformer import Params
+from sml_jax.tasks import lost_in_conversation as lic
 from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Reveal, Task
 
@@ -33,58 +34,91 @@ class Suite:
 
   def tasks(self, source: Source, part: str, count: int, reveal: Reveal) -> list[Task]:
     """The first `count` tasks of a part: fixed, whatever the run's seed. Raises UserError if there are not enough."""
-    size = source.size(part)
+    size = source.size(self.domain, part)
     if size is not None and size < count:
-      raise UserError(f"an evaluation wants {count} {part} tasks, but there are {size}")
+      raise UserError(f"an evaluation wants {count} {part} tasks of {self.domain}, but there are {size}")
     return [source.task(self.domain, part, i, reveal if self.sharded else "") for i in range(count)]
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-  """What an evaluator needs to know besides the student."""
+  """What an evaluator needs to know besides the student; `runs` and `compat` are for MODES."""
 
-  table: Table
   tasks: list[Task]
   feedback: str
   turns: int
-  tries: int
-  key: jax.Array
-
-  def play(self, params: Params, rules: Rules, tasks: list[Task] | None = None, samples=None) -> list[Dialogue]:
-    tasks = self.tasks if tasks is None else tasks
-    return self.table.play(params, tasks, [0] * len(tasks) if samples is None else samples, rules, self.key)
+  tries: int = 0
+  runs: int = 1
+  compat: lic.Compat = "fixed"
 
 
-def sampled(s: Setting, params: Params) -> list[Dialogue]:
+class Games(NamedTuple):
+  """The dialogues that an evaluator wants played: see `Table.play`."""
+
+  tasks: list[Task]
+  samples: list[int]
+  rules: Rules
+
+
+def sampled(s: Setting) -> Games:
   """One dialogue a task at temperature 1, with the answer's nats before every student turn."""
-  return s.play(params, Rules(s.turns, s.feedback, answer_nll=True))
+  return Games(s.tasks, [0] * len(s.tasks), Rules(s.turns, s.feedback, answer_nll=True))
 
 
-def greedy(s: Setting, params: Params) -> list[Dialogue]:
+def greedy(s: Setting) -> Games:
   """One dialogue a task at temperature 0."""
-  return s.play(params, Rules(s.turns, s.feedback, temperature=0.0))
+  return Games(s.tasks, [0] * len(s.tasks), Rules(s.turns, s.feedback, temperature=0.0))
 
 
-def tries(s: Setting, params: Params) -> list[Dialogue]:
+def tries(s: Setting) -> Games:
   """`tries` independent first turns a task at temperature 1, ordered by (task, try): the resampling control."""
-  tasks = [t for t in s.tasks for _ in range(s.tries)]
   # Sample 0 is the dialogue's own first turn, which must not be one of the tries.
-  return s.play(params, Rules(1), tasks, [1 + i for _ in s.tasks for i in range(s.tries)])
+  return Games([t for t in s.tasks for _ in range(s.tries)], [1 + i for _ in s.tasks for i in range(s.tries)], Rules(1))
 
 
-def full(s: Setting, params: Params) -> list[Dialogue]:
+def full(s: Setting) -> Games:
   """Underspecified tasks with all their shards stated at once, one turn at temperature 1."""
-  told = [dataclasses.replace(t, text=" ".join([*t.shards[1:], t.shards[0]]), shards=(), reveal="") for t in s.tasks]
-  return s.play(params, Rules(1), told)
+  all_of = lambda t: lic.full(lic.instruction_of(t)) if t.whole else " ".join([*t.shards[1:], t.shards[0]])
+  told = [dataclasses.replace(t, text=all_of(t), shards=(), reveal="") for t in s.tasks]
+  return Games(told, [0] * len(told), Rules(1))
 
 
-EVALUATORS: Mapping[str, Callable[[Setting, Params], list[Dialogue]]] = {
+MODE = "mode_"
+MODES = ("full", "concat", "shuffle_concat", "sharded", "recap", "snowball")
+"""Ways to tell an underspecified task, of Lost in Conversation (see tasks/lost_in_conversation.py)."""
+
+
+def told_by(mode: str, s: Setting) -> Games:
+  """`runs` dialogues a task, ordered by (task, run), in which the task is told in a way of MODES."""
+  out = []
+  for task in s.tasks:
+    instruction = lic.instruction_of(task)
+    for run in range(s.runs):
+      if mode in ("sharded", "recap", "snowball"):
+        out.append(dataclasses.replace(task, reveal="every_turn" if mode == "sharded" else mode))
+        continue
+      text = (lic.shuffle_concat(instruction, run, s.compat) if mode == "shuffle_concat"
+              else {"full": lic.full, "concat": lic.concat}[mode](instruction))  # fmt: skip
+      out.append(dataclasses.replace(task, text=text, shards=(), reveal=""))
+  whole = mode not in ("sharded", "recap", "snowball")
+  # Runs that begin alike are other samples in each mode.
+  samples = [1000 * (1 + MODES.index(mode)) + run for _ in s.tasks for run in range(s.runs)]
+  return Games(out, samples, Rules(1 if whole else s.turns, s.feedback))
+
+
+def runs_of(dialogues: list[Dialogue], runs: int) -> list[list[Dialogue]]:
+  """The dialogues of `told_by`, a list a task."""
+  return [dialogues[i : i + runs] for i in range(0, len(dialogues), runs)]
+
+
+EVALUATORS: Mapping[str, Callable[[Setting], Games]] = {
     "sampled": sampled,
     "greedy": greedy,
     "tries": tries,
     "full": full,
+    **{f"{MODE}{mode}": functools.partial(told_by, mode) for mode in MODES},
 }
-"""By name; each plays dialogues, and every number is computed from those."""
+"""By name; each says which dialogues are to be played, and every number is computed from those."""
 
 
 def evaluators_of(suite: Suite, stage) -> list[str]:
@@ -93,7 +127,7 @@ def evaluators_of(suite: Suite, stage) -> list[str]:
   if stage.greedy:
     names.append("greedy")
   if suite.sharded:
-    names.append("full")
+    names += ["full", *(f"{MODE}{mode}" for mode in stage.modes)]
   elif stage.tries and suite.feedback == "full":
     names.append("tries")
   return names
@@ -105,4 +139,4 @@ def success(dialogues: list[Dialogue]) -> float:
   return float(np.mean(solved)) if solved else float("nan")
 
 
-__all__ = ["EVALUATORS", "Setting", "Suite", "evaluators_of", "solved_counts", "success"]
+__all__ = ["EVALUATORS", "MODE", "Games", "Setting", "Suite", "evaluators_of", "runs_of", "solved_counts", "success"]

@@ -21,7 +21,9 @@ from sml_jax.evaluate.metrics import (
     resampling_curve,
     success_by_task,
 )
+from sml_jax.evaluate.reliability import lic_metrics
 from sml_jax.evaluate.statistics import DRAWS, bootstrap_ci, detectable_line, paired_difference
+from sml_jax.tasks.exclusions import known_issues
 
 COMPARISONS = (("mt_rl", "st_rl"), ("mt_rl", "mt_sft"), ("st_rl", "mt_sft"))
 """(B, A): B minus A."""
@@ -40,6 +42,7 @@ class SuiteResult:
     greedy: one dialogue a task at temperature 0, or None.
     feedback: the feedback arm.
     full: underspecified suites: one turn a task with everything stated at once, or None.
+    modes: of Lost in Conversation: mode -> the runs of each task.
   """
 
   dialogues: list[Dialogue]
@@ -47,6 +50,7 @@ class SuiteResult:
   greedy: list[Dialogue] | None = None
   feedback: str = "full"
   full: list[Dialogue] | None = None
+  modes: Mapping[str, list[list[Dialogue]]] = dataclasses.field(default_factory=dict)
 
 
 Results = Mapping[str, Mapping[str, SuiteResult]]
@@ -70,17 +74,21 @@ def suite_summary(
   if result.full is not None:
     score, valid = success_by_task(result.full, 1)
     out["success_full"] = float(score[valid, 0].mean()) if valid.any() else None
+  if result.modes:
+    out["lost_in_conversation"] = lic_metrics(result.modes, known_issue=known_issues(), **boot)
   return out
 
 
 def arm_summary(
-    suites: Mapping[str, SuiteResult], *, checkpoint: str = "", sampled_student_tokens: int = 0, **options
+    suites: Mapping[str, SuiteResult], *, checkpoint: str = "", sampled_student_tokens: int = 0,
+    trained: Mapping[str, Any] | None = None, **options,
 ) -> dict[str, Any]:
   """One entry of "arms"; `options` as in `suite_summary`."""
   return {
       "checkpoint": checkpoint,
       "eval": {name: suite_summary(result, **options) for name, result in suites.items()},
       "sampled_student_tokens": int(sampled_student_tokens),
+      **{key: int(trained[key]) for key in ("trained_tokens", "injected_questions") if trained and key in trained},
   }
 
 
@@ -148,6 +156,8 @@ def build_summary(
     seconds: Mapping[str, float] | None = None,
     checkpoints: Mapping[str, str] | None = None,
     sampled_student_tokens: Mapping[str, int] | None = None,
+    trained: Mapping[str, Mapping[str, Any]] | None = None,
+    api: Mapping[str, float] | None = None,
     comparisons: Sequence[tuple[str, str]] = COMPARISONS,
     resampling: Sequence[tuple[str, str]] = RESAMPLING,
     **options,
@@ -158,6 +168,8 @@ def build_summary(
     results: arm -> suite -> SuiteResult, in the order in which the arms are to be shown.
     config, seconds: the resolved config; seconds of each stage.
     checkpoints, sampled_student_tokens: of each arm; student tokens sampled in its training.
+    trained: of each arm that SFT made: trained_tokens and injected_questions of its data.
+    api: what servers were asked for in this run, if any.
     comparisons, resampling: as in `paired_summary`.
     **options: turns, tries, draws, seed.
   """
@@ -165,9 +177,11 @@ def build_summary(
   summary = rounded(
       {
           "seconds": dict(seconds or {}),
+          **({"api": dict(api)} if api else {}),
           "arms": {
               arm: arm_summary(
-                  suites, checkpoint=checkpoints.get(arm, ""), sampled_student_tokens=tokens.get(arm, 0), **options
+                  suites, checkpoint=checkpoints.get(arm, ""), sampled_student_tokens=tokens.get(arm, 0),
+                  trained=(trained or {}).get(arm), **options,
               )
               for arm, suites in results.items()
           },

@@ -77,7 +77,12 @@ def success_table(summary: Summary) -> str:
   def greedy(t):
     return lambda e: _percent(_pick(e["greedy"]["success_by_turn"], None, t)[0]) if e.get("greedy") else "–"
 
+  def without_leaks(t):
+    return lambda e: _percent(_pick(e["success_leaked_failed_by_turn"], None, t)[0])
+
   columns = [(f"success@{t}", at(t)) for t in (1, 4, 10)] + [(f"tries:<br>pass@{t}", control(t)) for t in (4, 10)]
+  if any(e["leaked_dialogues"] for arm in summary["arms"].values() for e in arm["eval"].values()):
+    columns += [(f"leaked = failed:<br>success@{t}", without_leaks(t)) for t in (4, 10)]
   if any(e.get("greedy") for arm in summary["arms"].values() for e in arm["eval"].values()):
     columns += [(f"greedy:<br>success@{t}", greedy(t)) for t in (1, 10)]
   return _by_suite(summary, columns)
@@ -104,10 +109,30 @@ def behaviour_table(summary: Summary) -> str:
       ("repeat<br>rate", rate("repeat_rate")),
       ("answer NLL<br>at 1", nll(1)),
       ("answer NLL<br>at 4", nll(4)),
+      ("leaks", rate("leak_rate")),
       ("cut", lambda e: _percent(e["truncated_rate"])),
       ("invalid", lambda e: _percent(e["invalid_rate"])),
       ("ended by", ends),
+      ("verdicts", lambda e: "<br>".join(f"{escape(words(k))} {v}" for k, v in e["reasons"].items()) or "–"),
   ])  # fmt: skip
+
+
+def training_table(summary: Summary) -> str:
+  """What each arm that SFT made was trained on; "" if there is none."""
+  rows = [(arm, e) for arm, e in summary["arms"].items() if "trained_tokens" in e]
+  if not rows:
+    return ""
+  body = "".join(f"<tr><td class='l'>{escape(arm)}</td><td>{e['trained_tokens']:,}</td>"
+                 f"<td>{e.get('injected_questions', 0):,}</td></tr>" for arm, e in rows)  # fmt: skip
+  return ("<div class='scroll'><table><thead><tr><th class='l'></th><th>trained tokens of its data</th>"
+          f"<th>injected questions</th></tr></thead><tbody>{body}</tbody></table></div>")  # fmt: skip
+
+
+def api_table(summary: Summary) -> str:
+  """What servers were asked for; "" if there was none."""
+  rows = "".join(f"<tr><td class='l'>{escape(words(k))}</td><td>{v:,.6g}</td></tr>" for k, v in
+                 summary.get("api", {}).items())  # fmt: skip
+  return f"<div class='scroll'><table><tbody>{rows}</tbody></table></div>" if rows else ""
 
 
 def paired_table(summary: Summary) -> str:

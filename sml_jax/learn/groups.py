@@ -10,7 +10,7 @@ import numpy as np
 
 from sml_jax.data.rows import TokenRow, Truncated, token_rows
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.evaluate.metrics import repeat_counts
+from sml_jax.evaluate.metrics import leak_rate, repeat_counts
 from sml_jax.learn import credit
 
 
@@ -91,6 +91,9 @@ def group_metrics(groups: Sequence[Group]) -> dict[str, float]:
       "question_rate": mean([t.kind in ("clarification", "interrogation") for t in turns]),
       "truncated_rate": mean([is_cut(d) for d in dialogues]),
       "invalid_rate": mean([not d.valid for d in dialogues]),
+      "leak_rate": leak_rate(dialogues),
+      "success_leaked_failed": mean([d.end == "solved" and not d.leaked for d in valid]),
+      "verifier_timeout_rate": mean([t.reason == "timeout" for t in turns]),
       "turns": mean([len(d.student_turns) for d in dialogues]),
       "tasks": len(groups),
   }

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -19,23 +19,38 @@ class DataError(UserError):
   """A data file that is missing, damaged, or has a malformed row; one line."""
 
 
-def read_rows(path: epath.PathLike, schema: Mapping[str, type]) -> Iterator[tuple[int, dict[str, Any]]]:
+def refuse(error: DataError) -> None:
+  """What becomes of a bad row, unless a reader is told otherwise."""
+  raise error
+
+
+def read_rows(
+    path: epath.PathLike, schema: Mapping[str, type], bad: Callable[[DataError], None] = refuse
+) -> Iterator[tuple[int, dict[str, Any]]]:
   """Yields (line number from 1, row) of a .jsonl or .jsonl.gz file; empty lines are skipped.
 
   Args:
-    path: the file; any path epath knows.
+    path: the file; any path epath knows. A .json file is one list of rows, whose "lines" are its rows.
     schema: field -> exact type (a bool is not an int). Other fields are passed through unchecked.
+    bad: is given the error of a row that is no JSON object or has a missing or mistyped field; the row is left out if
+      it returns.
 
   Raises:
-    DataError: the file is missing or damaged, or a row is no JSON object or has a missing or mistyped field.
+    DataError: the file is missing or damaged.
   """
   path = epath.Path(path)
   line = 0
   try:
     with path.open("rb") as raw, gzip.open(raw) if path.suffix == ".gz" else raw as stream:
-      for line, text in enumerate(io.TextIOWrapper(stream, encoding="utf-8"), 1):
-        if text.strip():
-          yield line, _checked(path, line, text, schema)
+      text = io.TextIOWrapper(stream, encoding="utf-8")
+      for line, row in enumerate(_list(path, text) if path.name.endswith((".json", ".json.gz")) else text, 1):
+        if not isinstance(row, str) or row.strip():
+          try:
+            checked = check_row(path, line, _parsed(path, line, row) if isinstance(row, str) else row, schema)
+          except DataError as e:
+            bad(e)
+          else:
+            yield line, checked
   except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
     raise DataError(f"{path}: there is no such file") from None
   except (OSError, EOFError, zlib.error, UnicodeDecodeError) as e:
@@ -67,11 +82,8 @@ def bad_row(path: epath.PathLike, line: int, field: str, expected: str, got: Any
                    f"got {text if len(text) <= 60 else text[:57] + '...'}")
 
 
-def _checked(path: epath.Path, line: int, text: str, schema: Mapping[str, type]) -> dict[str, Any]:
-  try:
-    row = json.loads(text)
-  except ValueError as e:
-    raise DataError(f"{path}:{line}: not JSON ({e})") from None
+def check_row(path: Any, line: int, row: Any, schema: Mapping[str, type]) -> dict[str, Any]:
+  """The row, if it is an object with the schema's fields. Raises DataError."""
   if not isinstance(row, dict):
     raise DataError(f"{path}:{line}: expected an object with fields {', '.join(schema)}, got {type(row).__name__}")
   for field, kind in schema.items():
@@ -80,3 +92,18 @@ def _checked(path: epath.Path, line: int, text: str, schema: Mapping[str, type])
     if type(row[field]) is not kind:
       raise bad_row(path, line, field, kind.__name__, row[field])
   return row
+
+
+def _parsed(path: epath.Path, line: int, text: str) -> Any:
+  try:
+    return json.loads(text)
+  except (ValueError, RecursionError) as e:
+    raise DataError(f"{path}:{line}: not JSON ({e})") from None
+
+
+def _list(path: epath.Path, text: io.TextIOWrapper) -> list[Any]:
+  rows = _parsed(path, 1, text.read())
+  if not isinstance(rows, list):
+    raise DataError(f"{path}: expected a list of rows, got {type(rows).__name__}")
+  # A string would be taken for a line.
+  return [[row] if isinstance(row, str) else row for row in rows]

@@ -10,17 +10,18 @@ from sml_jax.dialogue.scripted import ScriptedTeacher, is_question, scripted_que
 from sml_jax.dialogue.teacher import place_of
 from sml_jax.tasks.executor import Executor, Outcome, Submission, same
 from sml_jax.tasks.microworld import INPUTS, World, expected_outputs, slots_from_outputs, slots_of, stated_values
+from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Reveal, Task, Verdict
 
 
-class MicroworldSource:
+class MicroworldSource(Source):
   """Endless maths and code tasks; code is run in a worker process."""
 
   def __init__(self, world: World, seed: int = 0):
     self.world, self.seed = world, seed
     self._executor = Executor()
 
-  def size(self, part: str) -> None:
+  def size(self, domain: str, part: str) -> None:
     return None
 
   def task(self, domain: str, part: str, index: int, reveal: Reveal = "") -> Task:

@@ -1,13 +1,15 @@
 """Where tasks come from: a source gives tasks, judges student turns, names their kind and brings its teacher.
 
-`tasks.source` in the config is a name from SOURCES or an import path "package.module:function"; the function gets the
-config and returns an object with the methods of `Source`. examples/own_task.py is a complete one.
+`tasks.source` in the config is "microworld", data sets by name or by location (see real_source.py and locations.py), or
+an import path "package.module:function"; the function gets the config and returns an object with the methods of
+`Source`. examples/own_task.py is a complete one.
 """
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, get_args
 
 from absl import logging
@@ -15,14 +17,16 @@ from absl import logging
 from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.dialogue.teacher import Teacher
 from sml_jax.errors import UserError
+from sml_jax.tasks.leaks import Guarded
+from sml_jax.tasks.locations import KINDS
 from sml_jax.tasks.task import Reveal, Task, Verdict, Verifier
 
 
 class Source(Protocol):
-  """What a kind of task must bring along."""
+  """What a kind of task must bring along; a class that inherits from this has the methods with a body already."""
 
-  def size(self, part: str) -> int | None:
-    """Number of tasks of a part; None for an endless stream."""
+  def size(self, domain: str, part: str) -> int | None:
+    """Number of a domain's tasks in a part; None for an endless stream."""
     ...
 
   def task(self, domain: str, part: str, index: int, reveal: Reveal = "") -> Task:
@@ -45,12 +49,24 @@ class Source(Protocol):
     """Q-priming: an informative question in place of the dialogue's last student turn, which is wrong."""
     ...
 
+  def reason(self, task: Task, text: str) -> str:
+    """Why a turn that was verified got its verdict, in a word; counted in the metrics. "" = nothing more to say."""
+    return ""
 
-SOURCES = {
-    "microworld": "sml_jax.tasks.microworld_source:make_source",
-    "gsm8k": "sml_jax.tasks.gsm8k:make_source",
-    "omni_math": "sml_jax.tasks.omni_math:make_source",
-}
+  def knowledge(self, task: Task, dialogue: Dialogue) -> Mapping[str, Any]:
+    """What the teacher alone knows now, for one that is a model: the answer, or what the tests said."""
+    return task.private
+
+  def guarded(self, task: Task) -> Guarded | None:
+    """What no teacher turn may give away; None = teacher turns are not checked."""
+    return None
+
+  def describe(self) -> list[str]:
+    """Lines about the tasks, for the log."""
+    return []
+
+
+MICROWORLD, REAL = "sml_jax.tasks.microworld_source:make_source", "sml_jax.tasks.real_source:make_source"
 
 
 class OwnVerifier:
@@ -93,5 +109,12 @@ def load(path: str, key: str) -> Any:
 def make_source(config: Any) -> Source:
   """The source that config.tasks.source names, with the verifier that config.tasks.verifier names."""
   t = config.tasks
-  source = load(SOURCES.get(t.source, t.source), "tasks.source")(config)
+  source = load(_path(t.source), "tasks.source")(config)
   return OwnVerifier(source, load(t.verifier, "tasks.verifier")) if t.verifier else source
+
+
+def _path(source: str) -> str:
+  if source == "microworld":
+    return MICROWORLD
+  own = re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", source) and source.partition(":")[0] not in KINDS
+  return source if own else REAL

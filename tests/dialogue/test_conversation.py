@@ -26,6 +26,7 @@ from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import Engine
 from sml_jax.tasks.microworld import World
 from sml_jax.tasks.microworld_source import MicroworldSource
+from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
 BUDGET = TokenBudget(problem=32, turn=12, reply=20)
@@ -54,7 +55,7 @@ class Parrot:
   logits = staticmethod(lambda params, hidden: params["table"][hidden[..., 0].astype(jnp.int32)])
 
 
-class FakeSource:
+class FakeSource(Source):
   """Gives the verdict and the reply of each turn (from 1); the last ones stay."""
 
   def __init__(self, verdicts=("wrong",), replies=(TRY_AGAIN,), question="What about the pens?"):

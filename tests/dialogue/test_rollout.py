@@ -11,7 +11,7 @@ import pytest
 from sml_jax import parallel
 from sml_jax.dialogue.conversation import Rules, Table
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.rollout import OneTable, OwnTables, share
+from sml_jax.dialogue.rollout import OneTable, OwnTables, ToldWriter, share
 from sml_jax.errors import UserError
 from sml_jax.tasks.task import Task
 
@@ -102,6 +102,7 @@ class World:
 
   me: int
   asked: int = 0
+  words = 7
 
   def hear(self, what: str) -> str:
     self.asked += 1
@@ -116,13 +117,22 @@ class World:
   def question(self, task, dialogue):
     return self.hear("question")
 
+  def reason(self, task, text):
+    return self.hear("reason")
+
+  def knowledge(self, task, dialogue):
+    return {"known": self.hear("knowledge")}
+
   def teacher(self, feedback):
     return self
 
   def reply(self, tasks, dialogues):
     return [self.hear("reply") for _ in tasks]
 
-  def size(self, part):
+  def write(self, notes):
+    return [self.hear("words") for _ in notes]
+
+  def size(self, domain, part):
     return self.me
 
 
@@ -137,8 +147,11 @@ def test_the_first_process_asks_for_all(monkeypatch):
         source.verify(two, ["x", "y"]), source.kind(two[1], "y"), source.kind(two[0], "other"),
         source.question(two[0], None), source.teacher("full").reply(two, [None] * 2),
         source.teacher("full").reply([], []), source.verify([], []),
+        source.reason(two[1], "y"), source.reason(two[0], "other"), source.knowledge(two[0], None),
+        ToldWriter(worlds[i]).write([1, 2]), ToldWriter(worlds[i]).write([]),
     ]  # fmt: skip
 
-  heard = [["verdict of 0"] * 2, "kind of 0", "kind of 0", "question of 0", ["reply of 0"] * 2, [], []]
+  heard = [["verdict of 0"] * 2, "kind of 0", "kind of 0", "question of 0", ["reply of 0"] * 2, [], [],
+           "reason of 0", "reason of 0", {"known": "knowledge of 0"}, ["words of 0"] * 2, []]  # fmt: skip
   assert Processes(monkeypatch, 2).run(play) == [heard, heard]
-  assert (worlds[0].asked, worlds[1].asked) == (2 + 2 + 1 + 1 + 2, 0)
+  assert (worlds[0].asked, worlds[1].asked) == (2 + 2 + 2 + 1 + 1 + 2 + 1 + 1 + 2, 0)

@@ -18,7 +18,7 @@ from sml_jax.dialogue.scripted import (
     is_question,
     scripted_question,
 )
-from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, choose, hidden_shards
+from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, Reply, as_reply, choose, hidden_shards
 from sml_jax.tasks.microworld import LARGEST, Slot, World, answer_text, slots_of
 from sml_jax.tasks.task import Task
 
@@ -59,7 +59,7 @@ def dialogue(task: Task, *said: str, sample: int = 0) -> Dialogue:
 
 
 def reply(feedback: str, task: Task, *said: str, sample: int = 0) -> str:
-  return teacher(feedback).reply([task], [dialogue(task, *said, sample=sample)])[0]
+  return as_reply(teacher(feedback).reply([task], [dialogue(task, *said, sample=sample)])[0]).text
 
 
 def usual(text: str, *forms: str) -> bool:
@@ -203,7 +203,7 @@ def test_reveal_on_question_gives_the_asked_shard_and_nothing_to_an_attempt(feed
   assert reply(feedback, HIDDEN, "What?") == "Ann has 5 pens and gets 3 more."  # the first one hidden
   seen = ("Tell me about the hats.", "Bob has 12 hats and loses 5.")
   assert reply(feedback, HIDDEN, *seen, "What about the hats?") == "Ann has 5 pens and gets 3 more."
-  assert hidden_shards(HIDDEN, dialogue(HIDDEN, *seen, "?")) == ["Ann has 5 pens and gets 3 more."]
+  assert hidden_shards(HIDDEN, dialogue(HIDDEN, *seen, "?")) == {2: "Ann has 5 pens and gets 3 more."}
   said = reply(feedback, HIDDEN, "6 pens and 7 hats.")
   assert not re.search("5|3 more|12", said) or feedback == "shuffled"
   if feedback in ("full", "no_private", "binary"):  # while a shard is hidden there is nothing to grade
@@ -224,6 +224,14 @@ def test_reveal_every_turn_gives_the_next_shard_whatever_is_said(said):
     assert reply(feedback, task, said) == task.shards[1]
     assert reply(feedback, task, said, task.shards[1], said) == task.shards[2]
   assert reply("try_again", task, said, task.shards[1], said, task.shards[2], said) == TRY_AGAIN
+
+
+def test_a_shard_that_was_told_in_other_words_is_no_longer_hidden():
+  task, talk = dataclasses.replace(HIDDEN, reveal="every_turn"), dialogue(HIDDEN, "Hm.", "five pens, then three more")
+  assert set(hidden_shards(task, talk)) == {2, 3}
+  talk.turns[-1].shard = 2
+  assert set(hidden_shards(task, talk)) == {3}
+  assert teacher("full").reply([task], [talk]) == [Reply(HIDDEN.shards[2], 3)]
 
 
 def test_questions_are_told_from_answers():

@@ -8,7 +8,7 @@ def get_config():
   config.model.update({"max_length": 256, "lora": {"rank": 2, "alpha": 8.0, "targets": ("q", "v", "down")}})
   config.tasks.update({"source": "omni_math", "domains": ("omni_math",)})
   config.dialogue.update({"turns": 2, "max_problem_tokens": 80, "max_turn_tokens": 24, "max_reply_tokens": 40,
-                          "teacher": "frozen", "max_teacher_prompt_tokens": 640})
+                          "teacher": "model", "max_teacher_prompt_tokens": 640})
   config.engine_rows = 8
   config.stages = c.to_config({
       "data": c.stage("synthesize", dialogues=16, keep="all"),

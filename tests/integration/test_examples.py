@@ -69,7 +69,7 @@ def test_own_task(program, tmp_path):
   dialogues = list(read_dialogues(workdir / "mt_rl" / "dialogues"))
   assert {d.end for d in dialogues} >= {"solved", "turn_limit"}
   source = Sums()
-  tasks = {(t := source.task("sums", "train", i)).id: t for i in range(source.size("train"))}
+  tasks = {(t := source.task("sums", "train", i)).id: t for i in range(source.size("sums", "train"))}
   lenient = 0
   for d in dialogues:
     assert d.reward == pytest.approx(1.25 - 0.25 * len(d.student_turns) if d.end == "solved" else 0.0)
@@ -84,10 +84,10 @@ def test_own_task(program, tmp_path):
 
 def test_own_task_by_hand():
   source = Sums()
-  task = next(t for i in range(source.size("train")) if (t := source.task("sums", "train", i)).private["sum"] == 12)
+  task = next(t for i in range(source.size("sums", "train")) if (t := source.task("sums", "train", i)).private["sum"] == 12)
   assert source.verify([task] * 4, ["12.", "It is 12.", "13.", "?"]) == ["solved", "wrong", "wrong", "no_attempt"]
   assert verify_last([task] * 4, ["12.", "It is 12.", "12 or 13", "?"]) == ["solved", "solved", "wrong", "no_attempt"]
-  parts = [{source.task("sums", p, i).id for i in range(source.size(p))} for p in ("train", "dev", "test")]
+  parts = [{source.task("sums", p, i).id for i in range(source.size("sums", p))} for p in ("train", "dev", "test")]
   assert sum(map(len, parts)) == 144 == len(set.union(*parts))
   assert reward.__doc__ and verify_last.__doc__
 

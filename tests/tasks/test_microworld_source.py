@@ -153,7 +153,7 @@ def test_held_out_tasks_are_the_same_for_every_run_seed():
   for part in ("dev", "test"):
     assert [a.task("math", part, i) for i in range(20)] == [b.task("math", part, i) for i in range(20)]
   assert [a.task("math", "train", i).text for i in range(20)] != [b.task("math", "train", i).text for i in range(20)]
-  assert a.size("train") is None
+  assert a.size("math", "train") is None
 
 
 def test_expected_outputs_by_hand(line, floor):

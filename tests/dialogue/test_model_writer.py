@@ -1,4 +1,4 @@
-"""The frozen teacher: what it reads, what the student is shown of its reply, and on what the reply depends."""
+"""The model that writes: what it reads, what of its words the student is shown, and on what they depend."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ import pytest
 from sml_jax import config as c
 from sml_jax import config_check
 from sml_jax.config import ConfigError
-from sml_jax.dialogue.conversation import Rules, Table, TokenBudget, place_key
-from sml_jax.dialogue.model_teacher import INSTRUCTIONS, PRIVATE, ROLE, FrozenTeachers
+from sml_jax.dialogue.conversation import Rules, Table, TokenBudget
+from sml_jax.dialogue.model_writer import ROLE, ModelWriters
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.dialogue.renderer import Renderer, make_renderer
-from sml_jax.dialogue.teacher import TRY_AGAIN
+from sml_jax.dialogue.seats import place_key
+from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS
+from sml_jax.dialogue.tutor import Prompts, Tutor
 from sml_jax.errors import UserError
 from sml_jax.models import lora
 from sml_jax.models.lora import Lora
 from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import Engine, _draw
+from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
 BUDGET = TokenBudget(problem=48, turn=10, reply=24)
@@ -36,7 +39,7 @@ TASKS = [
 ]
 
 
-class WrongSource:
+class WrongSource(Source):
   """Every turn is wrong; its own teacher says one sentence."""
 
   verify = staticmethod(lambda tasks, texts: ["wrong"] * len(texts))
@@ -58,11 +61,28 @@ def qwen_folder(tmp_path_factory) -> str:
   return str(chat_folders.qwen3(tmp_path_factory.mktemp("qwen")))
 
 
-def teachers_of(renderer, *, adapters=None, weights=None, rows=4, prompt=280, **changes) -> FrozenTeachers:
+PROMPTS = Prompts.load()
+
+
+def teachers_of(renderer, *, adapters=None, rows=4, prompt=800, **changes) -> Teachers:
   model = Model(ModelConfig(renderer.vocab_size, **SHAPE, lora=adapters))
   engine = Engine(model, rows=rows, slots=BUDGET.length(3), max_turn=BUDGET.turn, stop_ids=renderer.stop_ids)
-  weights = weights or (lambda: terse(renderer, lora.split(model.init(jax.random.key(0)))[0]))
-  return FrozenTeachers(engine, renderer, BUDGET, replies=2, prompt=prompt, weights=weights, **changes)
+  weights = lambda: terse(renderer, lora.split(model.init(jax.random.key(0)))[0])
+  how = {"replies": 2, "prompt": prompt, "weights": weights} | changes
+  return Teachers(ModelWriters(engine, renderer, BUDGET, **how), Table(engine, renderer, WrongSource(), BUDGET))
+
+
+@dataclasses.dataclass
+class Teachers:
+  """The cast of a table: its teacher is a model."""
+
+  writers: ModelWriters
+  table: Table
+
+  def teacher(self, feedback, key, student) -> Tutor:
+    return Tutor(feedback, self.table.source, self.writers.writer(key, student), PROMPTS, self.table.fit)
+
+  questioner = judge = staticmethod(lambda key, student: None)
 
 
 def terse(renderer, params, end=3.0):
@@ -73,17 +93,14 @@ def terse(renderer, params, end=3.0):
 
 
 @pytest.fixture(scope="module")
-def teachers(gemma) -> FrozenTeachers:
+def teachers(gemma) -> Teachers:
   return teachers_of(gemma)
 
 
 @pytest.fixture(scope="module")
 def table(teachers, gemma) -> Table:
-  model = teachers.engine.model
-  engine = Engine(model, rows=4, slots=BUDGET.length(3), max_turn=BUDGET.turn, stop_ids=gemma.stop_ids)
-  table = Table(engine, gemma, WrongSource(), BUDGET)
-  table.teachers = teachers
-  return table
+  teachers.table.cast = teachers
+  return teachers.table
 
 
 def said(renderer, task, *texts, sample=0) -> Dialogue:
@@ -94,13 +111,21 @@ def said(renderer, task, *texts, sample=0) -> Dialogue:
 
 
 def opening(teachers, task, private=True) -> str:
-  known = PRIVATE.format(known=f'answer: {SECRET}\ntests: [{task.id[1:]}, "x"]')
-  words = teachers.room // 2
-  return INSTRUCTIONS.format(words=words, private=known if private else "", problem=task.text)
+  fields = {"words": str(teachers.writers.words), "problem": task.text}
+  if private:
+    return PROMPTS.teacher.fill(**fields, private=f'answer: {SECRET}\ntests: [{task.id[1:]}, "x"]')
+  return PROMPTS.teacher_no_private.fill(**fields)
 
 
 def transcript(teachers, feedback, task, dialogue) -> list[int]:
-  return teachers.teacher(feedback, KEY, {}).transcript(task, dialogue)
+  tutor = teachers.teacher(feedback, KEY, {})
+  return tutor.writer.transcript(tutor._note(task, dialogue, 0, tutor._as_teacher))
+
+
+def written(teachers, tokens) -> str | None:
+  """What the student is shown of sampled tokens."""
+  tutor = teachers.teacher("full", KEY, {})
+  return tutor._shown(tutor.writer.text(tokens))
 
 
 @pytest.mark.parametrize("feedback", ["full", "no_private"])
@@ -137,7 +162,7 @@ def test_roles_spelled_by_a_student_are_text(teachers, gemma):
 
 def test_reply_is_what_a_plain_loop_over_the_transcript_samples(teachers, gemma):
   """Another implementation: the whole forward pass again for each token, and the place's key."""
-  engine, task, dialogue = teachers.engine, TASKS[3], said(gemma, TASKS[3], "4", "No.", "Is it 5?", sample=2)
+  engine, task, dialogue = teachers.writers.engine, TASKS[3], said(gemma, TASKS[3], "4", "No.", "Is it 5?", sample=2)
   model, params = engine.model, terse(gemma, engine.model.init(jax.random.key(0)))
   tokens, reply = transcript(teachers, "full", task, dialogue), []
   place = place_key(jax.random.fold_in(KEY, ROLE), np.uint32(zlib.crc32(task.id.encode())), 2, 2)
@@ -151,13 +176,14 @@ def test_reply_is_what_a_plain_loop_over_the_transcript_samples(teachers, gemma)
     reply.append(int(_draw(key[None], jax.nn.log_softmax(logits)[None])[0]))
   teacher = teachers.teacher("full", KEY, {})
   shown = teacher.reply([task], [dialogue])[0]
-  assert shown and shown == teacher._text(reply) and gemma.sampled_turn(reply, []).text.strip().startswith(shown)
+  assert shown and shown == written(teachers, reply)
+  assert gemma.sampled_turn(reply, []).text.strip().startswith(shown)
 
 
 def test_alone_and_in_a_batch(teachers, gemma):
   """More dialogues than rows, and one of them that does not fit."""
   dialogues = [said(gemma, t, f"It is {i}", sample=i) for i, t in enumerate(TASKS)]
-  dialogues[2] = said(gemma, TASKS[2], "too long " * 600)
+  dialogues[2] = said(gemma, TASKS[2], "too long " * 900)
   teacher = teachers.teacher("full", KEY, {})
   replies = teacher.reply(TASKS, dialogues)
   assert replies == [teacher.reply([t], [d])[0] for t, d in zip(TASKS, dialogues, strict=True)]
@@ -169,8 +195,10 @@ def test_alone_and_in_a_batch(teachers, gemma):
       teacher.reply([task], [dataclasses.replace(dialogue, sample=1)])[0],
       teacher.reply([dataclasses.replace(task, id="other")], [dialogue])[0],
       teacher.reply([task], [said(gemma, task, "Is it a prime number?")])[0],
+      teacher.reply([task], [dialogue], again=1)[0],
+      teacher.reply([task], [dialogue], again=2)[0],
   ]
-  assert len({replies[0], *others}) == 6
+  assert len({replies[0], *others}) == 8
   assert teacher.reply([], []) == []
 
 
@@ -184,6 +212,7 @@ def test_student_sees_the_text_of_the_reply_alone(table, gemma, teachers):
     for turn in heard:
       assert turn.tokens == gemma.teacher_turn(turn.text).tokens
       assert len(turn.tokens) + len(gemma.student_prompt()) <= BUDGET.reply
+    assert d.prompts == PROMPTS.hashes and len(d.prompts.split()) == 4
     assert SECRET not in d.to_json() and SECRET not in gemma.decode(gemma.render(d)) and "tutor" not in d.to_json()
   answered = [i for i, d in enumerate(dialogues) if len(d.turns) > 2]
   assert len(answered) > 2 and any(len(d.turns) == 6 for d in dialogues)  # the others were cut, or not answered
@@ -205,13 +234,25 @@ def test_arms(table, gemma):
   for arm in ("binary", "try_again", "none"):
     heard = [t for d in table.play(params, TASKS, [0] * 5, Rules(2, arm), KEY) for t in d.turns[2::2]]
     assert len(heard) > 2 and {t.text for t in heard} == {TRY_AGAIN}  # the source's own teacher
-  with pytest.raises(UserError, match='no feedback arm "shuffled"'):
-    table.play(params, TASKS[:1], [0], Rules(turns=2, feedback="shuffled"), KEY)
+
+
+def test_shuffled_says_what_was_written_to_another_task(gemma, teachers):
+  dialogues = [said(gemma, t, f"It is {i}") for i, t in enumerate(TASKS)]
+  full = teachers.teacher("full", KEY, {}).reply(TASKS, dialogues)
+  shuffled = teachers.teacher("shuffled", KEY, {})
+  heard = shuffled.reply(TASKS, dialogues)
+  assert heard == [*full[1:], full[0]] and len(set(full)) == 5
+  # Another dialogue of the same task is no other task; what was said at an earlier turn is at hand.
+  twice = shuffled.reply([TASKS[0]] * 2, [dialogues[0], dataclasses.replace(dialogues[0], sample=1)])
+  assert set(twice) <= set(full[1:])
+  alone = teachers.teacher("shuffled", KEY, {}).reply(TASKS[:1], dialogues[:1])
+  assert alone[0] in USUAL_WORDS
 
 
 def test_thinking_is_not_shown(qwen_folder):
   renderer = make_renderer(qwen_folder, "qwen3", enable_thinking=True)
-  shown = teachers_of(renderer, max_turn=40).teacher("full", KEY, {})._text
+  teachers = teachers_of(renderer, max_turn=40)
+  shown = lambda tokens: written(teachers, tokens)
   think, done, end = (renderer.special[p] for p in ("<think>", "</think>", "<|im_end|>"))
   secret, hint = renderer.tokenizer.encode(SECRET), renderer.tokenizer.encode("\n\nLook again. ")
   assert shown([think, *secret, done, *hint, end]) == "Look again."
@@ -220,7 +261,7 @@ def test_thinking_is_not_shown(qwen_folder):
 
 
 def test_empty_and_long_replies(teachers, gemma):
-  shown = teachers.teacher("full", KEY, {})._text
+  shown = lambda tokens: written(teachers, tokens)
   (end,), encode = gemma.tokenizer.encode("<end_of_turn>"), gemma.tokenizer.encode
   assert shown([]) is None and shown([end]) is None and shown([*encode(" \n "), end]) is None
   assert shown(encode("Look at the")) == "Look at the"  # cut at its token limit
@@ -228,7 +269,7 @@ def test_empty_and_long_replies(teachers, gemma):
   rng = np.random.default_rng(0)
   cut = 0
   for _ in range(300):
-    tokens = rng.integers(0, gemma.vocab_size, teachers.engine.max_turn).tolist()
+    tokens = rng.integers(0, gemma.vocab_size, teachers.writers.engine.max_turn).tolist()
     text, whole = shown(tokens), gemma.sampled_turn(tokens, []).text.strip()
     assert text is None or whole.startswith(text)
     assert len(gemma.teacher_turn(text or "").tokens) + len(gemma.student_prompt()) <= BUDGET.reply
@@ -239,33 +280,59 @@ def test_empty_and_long_replies(teachers, gemma):
 def test_no_room_for_a_reply(gemma):
   engine = Engine(Model(ModelConfig(gemma.vocab_size, **SHAPE)), rows=2, slots=64, max_turn=4, stop_ids=gemma.stop_ids)
   with pytest.raises(UserError, match="max_reply_tokens: 8 leave a model teacher no room"):
-    FrozenTeachers(engine, gemma, TokenBudget(32, 4, 8), replies=1, prompt=9, weights=dict)
+    ModelWriters(engine, gemma, TokenBudget(32, 4, 8), replies=1, prompt=9, weights=dict)
 
 
 def test_an_adapted_student_has_its_base_as_the_teacher(gemma, teachers):
   """Whatever the adapter, the words are those of a teacher that was loaded by itself."""
-  adapted = teachers_of(gemma, adapters=Lora(2, 8.0), weights=None)
+  adapted = teachers_of(gemma, adapters=Lora(2, 8.0))
   model = Model(ModelConfig(gemma.vocab_size, **SHAPE, lora=Lora(2, 8.0)))
   base = terse(gemma, Model(ModelConfig(gemma.vocab_size, **SHAPE)).init(jax.random.key(0)))
   adapter = jax.tree.map(lambda a: a + 0.5, lora.split(model.init(jax.random.key(1)))[1])
   students = Engine(model, rows=4, slots=64, max_turn=4, stop_ids=gemma.stop_ids)
   decode = students.decode_params(lora.join(base, adapter))
   teacher = adapted.teacher("full", KEY, decode)
-  assert teacher.params["blocks"][0]["q"] is decode["blocks"][0]["q"]  # shared, not copied
+  assert teacher.writer.params["blocks"][0]["q"] is decode["blocks"][0]["q"]  # shared, not copied
   dialogues = [said(gemma, t, "It is 1") for t in TASKS]
   assert teacher.reply(TASKS, dialogues) == teachers.teacher("full", KEY, {}).reply(TASKS, dialogues)
 
 
+def test_the_student_as_it_is_can_write_too(gemma):
+  """As a questioner: with its adapter, which the teacher is without."""
+  own = teachers_of(gemma, adapters=Lora(2, 8.0), weights=None)
+  model = own.writers.engine.model
+  assert model.config.lora is not None
+  base = terse(gemma, model.init(jax.random.key(0)))
+  adapter = jax.tree.map(lambda a: a + 0.5, lora.split(base)[1])
+  decode = own.table.engine.decode_params(lora.join(lora.split(base)[0], adapter))
+  dialogues = [said(gemma, t, "It is 1") for t in TASKS]
+  as_student = own.teacher("full", KEY, decode).reply(TASKS, dialogues)
+  assert as_student != teachers_of(gemma).teacher("full", KEY, {}).reply(TASKS, dialogues)
+
+
+def test_another_checkpoint_reads_with_its_own_tokenizer(gemma, qwen_folder):
+  qwen = make_renderer(qwen_folder, "qwen3")
+  model = Model(ModelConfig(qwen.vocab_size, **SHAPE))
+  weights = lambda: terse(qwen, model.init(jax.random.key(2)))
+  teachers = teachers_of(gemma, weights=weights, model=model, own_renderer=qwen)
+  found = transcript(teachers, "full", TASKS[1], said(gemma, TASKS[1], "Is it 3?"))
+  assert qwen.tokenizer.decode(found) and found[0] == qwen.special["<|im_start|>"]
+  reply = teachers.teacher("full", KEY, {}).reply(TASKS[:2], [said(gemma, t, "Is it 3?") for t in TASKS[:2]])
+  assert all(r and len(gemma.teacher_turn(r).tokens) + len(gemma.student_prompt()) <= BUDGET.reply for r in reply)
+
+
 @pytest.mark.parametrize("change, says", [
-    ({}, 'dialogue.teacher: "frozen" needs model.checkpoint'),
-    ({"model.checkpoint": "x", "stages.rl.feedback": "shuffled"}, 'stages.rl.feedback: dialogue.teacher="frozen" has'),
-    ({"model.checkpoint": "x", "stages.end.suites": ("math", "math_shuffled")}, "stages.end.suites: dialogue.teacher"),
-    ({"model.checkpoint": "x", "eval_suites": ("math_sharded",)}, "eval_suites: dialogue.teacher"),
+    ({}, 'dialogue.teacher: "model" needs model.checkpoint'),
+    ({"student": "api", "stages": {}}, 'dialogue.teacher: "model" beside student="api" needs'),
+    ({"student": "api", "dialogue.teacher_checkpoint": "x", "stages": {}}, 'student: "api" has no engine'),
+    ({"dialogue.teacher": "api", "dialogue.teacher_checkpoint": "x"}, "dialogue.teacher_checkpoint: nobody reads it"),
 ])  # fmt: skip
-def test_what_a_frozen_teacher_cannot_do_is_refused_at_once(change, says):
+def test_what_cannot_be_is_refused_at_once(change, says):
   config = c.get_default()
-  config.dialogue.teacher = "frozen"
+  config.dialogue.teacher = "model"
   config.stages = c.to_config({"rl": c.stage("rl"), "end": c.stage("evaluate", arms=("rl",))})
+  if "stages" in change:
+    config.stages = c.to_config(change.pop("stages"))
   for path, value in change.items():
     config.update_from_flattened_dict({path: value})
   with pytest.raises(ConfigError, match=says):
