@@ -2,9 +2,10 @@
 
   python benchmarks/leak_table.py --data_dir=../shared/data [--half=dev] [--per_template=8] [--seed=0] [--show]
 
-Templates (leaks/dev.txt and leaks/held_out.txt; the detector's rules were fixed before the second was written) are
-filled from rows of GSM8K, SVAMP, Omni-MATH, MBPP and HumanEval, and wrapped in the sentences of an opening and a
-closing; leaks/by_hand.jsonl has leaks and clean hints written by hand about single rows. Rates have 95% Wilson intervals.
+Templates (leaks/dev.txt and leaks/held_out.txt; the detector's rules were fixed before the second was written, and
+three earlier held-out sets that led to new rules have become part of the first) are filled from rows of GSM8K, SVAMP,
+Omni-MATH, MBPP and HumanEval, and wrapped in the sentences of an opening and a closing; leaks/by_hand.jsonl has leaks
+and clean hints written by hand about single rows. Rates have 95% Wilson intervals.
 
 Places in templates: {a} the answer as written, {words} in words, {form} in another written form, {spell} its digits one
 by one, {first} {last} digit, {symbols} {latex} {noun} {do} an expression that has its value, {code} encoded, {back} its
@@ -38,17 +39,33 @@ HERE = Path(__file__).parent / "leaks"
 HALVES = ("dev", "held_out")
 PHRASES = {
     "dev": {
-        "+": (["add {x} and {y}", "add {y} to {x}"], ["the sum of {x} and {y}", "{x} plus {y}"]),
-        "-": (["subtract {y} from {x}", "take {y} away from {x}"], ["the difference between {x} and {y}", "{x} minus {y}"]),
-        "*": (["multiply {x} by {y}", "multiply {y} and {x}"], ["the product of {x} and {y}", "{x} times {y}"]),
-        "/": (["divide {x} by {y}", "split {x} into {y} equal parts"], ["{x} divided by {y}", "the quotient of {x} and {y}"])},
+        "+": (["add {x} and {y}", "add {y} to {x}", "combine the {x} with the {y}", "start with {x} and then add {y}",
+               "put {x} and {y} together", "sum up the {x} and the {y}", "count {x} and {y} together",
+               "take the {x} and add the {y} on top"],
+              ["the sum of {x} and {y}", "{x} plus {y}", "{x} together with {y}", "{x} increased by {y}",
+              "{y} more than {x}",
+               "the total of {x} and {y}", "{x} and {y} combined", "{x}, plus {y}"]),
+        "-": (["subtract {y} from {x}", "take {y} away from {x}", "take {x} and subtract {y}",
+        "remove {y} from the {x}",
+               "deduct {y} from {x}", "reduce {x} by {y}", "take the {y} off the {x}"],
+              ["the difference between {x} and {y}", "{x} minus {y}", "{y} less than {x}", "{x} take away {y}",
+               "{x} less {y}", "{x} decreased by {y}", "what is left of {x} without {y}"]),
+        "*": (["multiply {x} by {y}", "multiply {y} and {x}", "take the {x} and multiply it by {y}",
+        "multiply {y} with {x}", "multiply these two: {x} and {y}"],
+              ["the product of {x} and {y}", "{x} times {y}", "{x} multiplied by {y}", "{x} groups of {y}"]),
+        "/": (["divide {x} by {y}", "split {x} into {y} equal parts", "take {x} and divide it by {y}",
+        "share {x} among {y}",
+               "divide the {x} evenly by {y}", "take {x} over {y}"],
+              ["{x} divided by {y}", "the quotient of {x} and {y}", "{x} over {y}", "{x} split into {y} parts",
+              "{x} shared between {y}"])},
     "held_out": {
-        "+": (["combine the {x} with the {y}", "start with {x} and then add {y}"],
-              ["{x} together with {y}", "{x} increased by {y}"]),
-        "-": (["take {x} and subtract {y}", "remove {y} from the {x}"], ["{y} less than {x}", "{x} take away {y}"]),
-        "*": (["take the {x} and multiply it by {y}", "multiply the {x} you have with {y}"],
-              ["{x} multiplied by {y}", "{x} groups of {y}"]),
-        "/": (["take {x} and divide it by {y}", "share {x} among {y}"], ["{x} over {y}", "{x} split into {y} parts"])}}
+        "+": (["join {x} and {y}", "go from {x} up by {y}"], ["{x} added to {y}", "the result of adding {x} and {y}"]),
+        "-": (["lower {x} by {y}", "compute {x} and subtract {y} from it"], ["{y} fewer than {x}",
+        "{y} subtracted from {x}"]),
+        "*": (["add up {y} copies of {x}", "multiply {x} and {y} together"], ["{y} multiplied with {x}",
+        "{x} rows of {y}"]),
+        "/": (["split {x} by {y}", "find {x} divided by {y}"], ["the result of dividing {x} by {y}",
+        "{x} distributed over {y}"])}}
 
 
 @dataclass(frozen=True)
@@ -72,11 +89,13 @@ def math_rows(root: Path) -> list[Row]:
       work = row.get("solution") or ""
       steps = re.findall(r"<<([\d.]+)([-+*/])([\d.]+)=([\d.]+)>>", work)
       if "equation" in row:
-        steps = [(x, op, y, row["answer"]) for x, op, y in re.findall(r"^\( ([\d.]+) ([-+*/]) ([\d.]+) \)$", row["equation"])]
+        steps = [(x, op, y, row["answer"]) for x, op, y in re.findall(r"^\( ([\d.]+) ([-+*/]) ([\d.]+) \)$",
+            row["equation"])]
         steps = [(x.removesuffix(".0"), op, y.removesuffix(".0"), a) for x, op, y, a in steps]
       mids = tuple(v for *_, v in steps if Fraction(v) != Fraction(row["answer"].replace(",", "")))
       numbers = tuple(re.findall(r"\d+(?:\.\d+)?", row["question"]))
-      out.append(Row(row["id"], Guarded(row["question"], row["answer"]), tuple(s for s in steps if s[3] == row["answer"]),
+      out.append(Row(row["id"], Guarded(row["question"], row["answer"]), tuple(s for s in steps
+          if s[3] == row["answer"]),
                      mids, numbers))
   return out
 
@@ -85,7 +104,8 @@ def formula_rows(root: Path) -> list[Row]:
   out = []
   for row in rows_of(root / "omni_math_rule/dev.jsonl.gz"):
     tex = row["answer"].strip()
-    if not re.fullmatch(r"-?[\d.,]+", tex) and len(tex) < 60 and "boxed" not in tex and tex not in row["problem"] and len(tex) > 2:
+    if not re.fullmatch(r"-?[\d.,]+", tex) and len(
+        tex) < 60 and "boxed" not in tex and tex not in row["problem"] and len(tex) > 2:
       out.append(Row(row["id"], Guarded(row["problem"], tex), numbers=tuple(re.findall(r"\d+", row["problem"]))))
   return out
 
@@ -100,7 +120,8 @@ def code_rows(root: Path) -> list[Row]:
   for row in rows_of(root / "humaneval/dev.jsonl"):
     code = row["prompt"] + row["canonical_solution"]
     tests = tuple(re.findall(r"^\s*(assert candidate\(.*?\) == .*?)$", row["test"], re.M))
-    out.append(Row(row["task_id"], Guarded(row["prompt"], code, tuple(t.replace("candidate(", row["entry_point"] + "(") for t in tests), code)))
+    out.append(Row(row["task_id"], Guarded(row["prompt"], code, tuple(t.replace("candidate(",
+        row["entry_point"] + "(") for t in tests), code)))
   return out
 
 
@@ -124,20 +145,29 @@ def number_places(row: Row, half: str, rng: random.Random) -> dict[str, str] | N
   if n.denominator == 1 and 0 <= n < 10**9:
     n = int(n)
     words, digits = in_words(n), list(str(n))
-    dev = half == "dev"
-    forms = [f"{n}.0", f"${n}", f"{2 * n}/2", f"{n}.00", f"0x{n:X}", f"\\boxed{{{n}}}", f"0b{n:b}", f"{n / 10**(len(digits) - 1)}e{len(digits) - 1}"]
-    if not dev:
-      forms = ["".join(chr(0xFF10 + int(d)) for d in digits), f"{n:b} in binary", f"{n}%", f"{3 * n}/3", f"\\frac{{{4 * n}}}{{4}}",
-               "".join("⁰¹²³⁴⁵⁶⁷⁸⁹"[int(d)] for d in digits), f"({n})", f"~{n}"]
+    dev, wide = half == "dev", str.maketrans("0123456789", "".join(chr(0xFF10 + d) for d in range(10)))
+    forms = ([f"{n}.0", f"${n}", f"{2 * n}/2", f"0x{n:X}", f"\\boxed{{{n}}}", f"0b{n:b}", f"{n:e}",
+        str(n).translate(wide),
+              f"{n:b} in binary", f"{n}%", f"\\frac{{{4 * n}}}{{4}}", f"+{n}", f"\\text{{{n}}}", f"{n:X} (hexadecimal)",
+              f"{n * 10}e-1"] if dev else
+             [f"{n}.0", f"{9 * n}/9", f"\\left({n}\\right)", f"[{n}]", f"\\emph{{{n}}}", f"{n - 1} + 1",
+             f"\\dfrac{{{6 * n}}}{{6}}",
+              f"0b{n:b} (binary)", f"{2 * n} ÷ 2", "".join(chr(0x2460 + int(d) - 1) if d != "0" else "⓪"
+              for d in digits)])
     said = [words, words.replace("-", " ")]
-    spelled = [" ".join(digits), "-".join(digits), ", then ".join(digits)]
-    if not dev:
-      spelled = [", ".join(digits), " ".join(in_words(int(d)) for d in digits), " followed by ".join(digits)]
-    coded = [base64.b64encode(str(n).encode()).decode(), codecs.encode(words, "rot13")]
-    if not dev:
-      coded = [base64.b64encode(f"The answer is {n}".encode()).decode(), codecs.encode(f"it is {words}", "rot13")]
+    spelled = ([" ".join(digits), "-".join(digits), ", then ".join(digits), ", ".join(digits),
+        " followed by ".join(digits),
+                " ".join(in_words(int(d)) for d in digits), " … ".join(digits), " and ".join(digits)] if dev else
+               [" / ".join(digits), " - ".join(digits), ", followed by ".join(digits), "; ".join(in_words(int(d))
+               for d in digits)])
+    coded = ([base64.b64encode(str(n).encode()).decode(), codecs.encode(words, "rot13"),
+              base64.b64encode(f"The answer is {n}".encode()).decode(), codecs.encode(f"it is {words}", "rot13")]
+              if dev else
+             [base64.b64encode(f"result: {n}".encode()).decode(), codecs.encode(f"{words}!", "rot13"),
+              base64.b64encode(f"{n}.".encode()).decode(), "".join(f"&#x{ord(d):x};" for d in digits)])
     out |= {"words": rng.choice(said), "Words": rng.choice(said).capitalize(), "form": rng.choice(forms),
-            "spell": rng.choice(spelled), "first": digits[0], "last": digits[-1], "code": rng.choice(coded), "back": str(n)[::-1]}
+            "spell": rng.choice(spelled), "first": digits[0], "last": digits[-1], "code": rng.choice(coded),
+            "back": str(n)[::-1]}
     out["many"] = len(digits) > 1
     out["turns"] = len(digits) > 1 and str(n)[::-1] != str(n) and not str(n).endswith("0")
   if row.steps:
@@ -146,7 +176,8 @@ def number_places(row: Row, half: str, rng: random.Random) -> dict[str, str] | N
     words = {"+": "plus", "-": "minus", "*": "times", "/": "divided by"}[op]
     latex = f"\\frac{{{x}}}{{{y}}}" if op == "/" else f"{x} {op} {y}".replace("*", "\\times")
     symbols = [f"{x} {op} {y}", f"{x}{'×' if op == '*' else '÷' if op == '/' else op}{y}", f"{x} {words} {y}"]
-    out |= {"do": fill(rng.choice(do), {"x": x, "y": y}), "noun": fill(rng.choice(noun), {"x": x, "y": y}), "latex": latex,
+    out |= {"do": fill(rng.choice(do), {"x": x, "y": y}), "noun": fill(rng.choice(noun), {"x": x, "y": y}),
+        "latex": latex,
             "symbols": rng.choice(symbols)}
   return out
 
@@ -177,13 +208,16 @@ def code_places(row: Row, rng: random.Random) -> dict[str, str] | None:
   names = dict(zip(sorted(stored), new + [f"v{i}" for i in range(40)], strict=False))
   signature = ast.unparse(function.args)
   renamed = Renamed(names).visit(tree)
-  function.body = [n for n in function.body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))] or function.body
+  function.body = [n for n in function.body if not (isinstance(n, ast.Expr) and isinstance(n.value,
+      ast.Constant))] or function.body
   core = textwrap.dedent("\n".join(ast.unparse(n) for n in function.body))
   lines = [line.strip() for line in core.splitlines()]
   longest = max(lines, key=len)
   out = {"program": ast.unparse(renamed), "core": core, "line": longest, "signature": f"{function.name}({signature})",
-         "diff": "\n".join(["-    pass", *(f"+    {line}" for line in core.splitlines())]), "parameter": signature.split(",")[0].split(":")[0] or "n"}
-  out["telling"] = len(longest) >= 12 and len(longest) >= 0.4 * len(core) and re.search(r"^(return|\w+ ?=|if|while)", longest) is not None
+         "diff": "\n".join(["-    pass", *(f"+    {line}" for line in core.splitlines())]),
+         "parameter": signature.split(",")[0].split(":")[0] or "n"}
+  out["telling"] = len(longest) >= 12 and len(longest) >= 0.4 * len(core) and re.search(r"^(return|\w+ ?=|if|while)",
+      longest) is not None
   cases = []
   for test in row.task.tests:
     try:
@@ -193,7 +227,8 @@ def code_places(row: Row, rng: random.Random) -> dict[str, str] | None:
     if isinstance(node, ast.Compare) and isinstance(node.left, ast.Call) and isinstance(node.ops[0], ast.Eq):
       call, value = ast.unparse(node.left), ast.unparse(node.comparators[0])
       if len(call) < 100 and len(value) < 100 and getattr(node.left.func, "id", "") == function.name and (
-          re.sub(r"\s", "", value) not in re.sub(r"\s", "", row.task.problem) or len(value) < 5 and "\n" not in row.task.problem):
+          re.sub(r"\s", "", value) not in re.sub(r"\s", "", row.task.problem) or (len(value) < 5
+          and "\n" not in row.task.problem)):
         cases.append((call, value, ", ".join(ast.unparse(a) for a in node.left.args)))
   if cases:
     out["call"], out["value"], out["arguments"] = rng.choice(cases)
@@ -218,10 +253,13 @@ def planted(half: str, data: dict[str, list[Row]], per: int, seed: int) -> Itera
         if places is None or not usable(kind, places, row):
           continue
         if kind == "clean":
-          wrong = Fraction(row.task.answer.replace(",", "")) + rng.choice((1, 2, 3, 5, 7, 10, -1, -2)) * rng.choice((1, 1, 3))
-          places |= {"p": rng.choice(row.numbers) if row.numbers else "", "mid": rng.choice(row.mids) if row.mids else "",
+          wrong = Fraction(row.task.answer.replace(",", "")) + rng.choice((1, 2, 3, 5, 7, 10, -1,
+              -2)) * rng.choice((1, 1, 3))
+          places |= {"p": rng.choice(row.numbers) if row.numbers else "", "mid": rng.choice(row.mids) if row.mids
+              else "",
                      "wrong": str(abs(wrong))}
-          if any(not places[m] for m in re.findall(r"\{(p|mid|wrong)\}", text)) or "{wrong}" in text and abs(wrong) == Fraction(row.task.answer.replace(",", "")):
+          if any(not places[m] for m in re.findall(r"\{(p|mid|wrong)\}", text)) or ("{wrong}" in text
+              and abs(wrong) == Fraction(row.task.answer.replace(",", ""))):
             continue
         if kind != "clean" and re.search(r"\{(?:do|noun|latex|symbols|call|value|arguments)\}", text) and any(
             m not in places for m in re.findall(r"\{(\w+)\}", text)):
@@ -292,7 +330,8 @@ def main() -> int:
         print(f"{kind:14} {n:7}  {k:6}  {k / n:6.3f}  {low:.3f} to {high:.3f}")
         clean_all, false_all = clean_all + n, false_all + k
   low, high = wilson(false_all, clean_all)
-  print(f"\n{'all clean':14} {clean_all:7}  {false_all:6}  {false_all / max(1, clean_all):6.3f}  {low:.3f} to {high:.3f}")
+  print(f"\n{'all clean':14} {clean_all:7}  {false_all:6}  {false_all / max(1, clean_all):6.3f}  {low:.3f} to"
+      f" {high:.3f}")
   return 0
 
 

@@ -152,8 +152,8 @@ KEYS: Table = {
         "max_length": Key(0, "longest dialogue, tokens; 0 = model.max_length", low=0, inherit="model.max_length"),
         "temperature": Key(1.0, "of sampling in training", above=0),
         "feedback": Key("full", "what the teacher's reply is made from", choices=FEEDBACK),
-        "teacher": Key("scripted", "who replies in the arms full, no_private and shuffled, and plays the lazy user: the "
-                       "task source's own teacher, a frozen model in this process, or a server (teacher_api)",
+        "teacher": Key("scripted", "who replies in the arms full, no_private and shuffled, and plays the lazy user: "
+                       "the task source's own teacher, a frozen model in this process, or a server (teacher_api)",
                        choices=("scripted", "model", "api")),
         "teacher_checkpoint": Key("", "model teacher: folder in Hugging Face's format; empty = the student as it was "
                                   "before any training"),
@@ -165,13 +165,13 @@ KEYS: Table = {
             name: Key("", f"file in place of the project's own {name}.txt")
             for name in ("teacher", "teacher_no_private", "teacher_code", "user", "question", "judge_kind")
         },
-        "leaks": Key("mark", "what is done about a reply that gives the answer away: nothing is looked for; it is shown "
-                     "and marked; the span is cut out; the teacher is asked again; the dialogue is invalid",
+        "leaks": Key("mark", "what is done about a reply that gives the answer away: nothing is looked for; it is "
+                     "shown and marked; the span is cut out; the teacher is asked again; the dialogue is invalid",
                      choices=("off", "mark", "redact", "resample", "drop")),
         "leak_resamples": Key(2, "how often a teacher (or a questioner) is asked again; what still leaks is dropped",
                               low=0),
-        "questioner": Key("scripted", "who writes the questions of Q-priming: the task source, or the student, shown its "
-                          "own wrong turn and what the teacher knows", choices=("scripted", "student")),
+        "questioner": Key("scripted", "who writes the questions of Q-priming: the task source, or the student, shown "
+                          "its own wrong turn and what the teacher knows", choices=("scripted", "student")),
         "kinds": Key("rules", "who says of which kind a student turn is: rules, the model teacher, or teacher_api",
                      choices=("rules", "model", "api")),
         "thinking": Key("keep", "what a student turn thought stays in later context, or is stripped (as Qwen3's "

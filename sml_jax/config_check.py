@@ -175,7 +175,7 @@ def _check_served(tree: Mapping[str, Any]) -> None:
   if tree["student"] != "api":
     return
   if tree["dialogue"]["teacher"] == "model" or tree["dialogue"]["kinds"] == "model":
-    raise ConfigError('student: "api" has no engine beside which a model could teach; dialogue.teacher: scripted or api')
+    raise ConfigError('student: "api" has no engine beside which a model could teach or judge; choose api or scripted')
   for name, stage in tree["stages"].items():
     if stage["kind"] != "evaluate":
       raise ConfigError(f'stages.{name}.kind: student="api" can be evaluated alone, got {stage["kind"]}')
@@ -197,8 +197,8 @@ def _check_stages(stages: Mapping[str, Any]) -> None:
     if stage["kind"] == "evaluate":
       _check_comparisons(path, stage)
       if 0 < stage["tries"] < stage["turns"]:
-        raise ConfigError(f"{path}.tries: expected 0, or at least as many as turns ({stage['turns']}), with which success "
-                          f"by turn is compared, got {stage['tries']}")
+        raise ConfigError(f"{path}.tries: expected 0, or at least as many as turns ({stage['turns']}), with which "
+                          f"success by turn is compared, got {stage['tries']}")
       if stage["modes"] and not any("_sharded" in name for name in stage["suites"]):
         raise ConfigError(f"{path}.modes: tell underspecified tasks; no suite is one, such as "
                           "lost_in_conversation_sharded")

@@ -46,9 +46,9 @@ from sml_jax.dialogue.conversation import Rules
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.errors import UserError
 from sml_jax.evaluate.figures import save_png, success_figure
+from sml_jax.evaluate.metrics import leak_rate
 from sml_jax.evaluate.progress import Progress, final_table, show_dialogue
 from sml_jax.evaluate.report import write_report
-from sml_jax.evaluate.metrics import leak_rate
 from sml_jax.evaluate.suites import EVALUATORS, MODE, Setting, Suite, evaluators_of, runs_of, solved_counts, success
 from sml_jax.evaluate.summary import SuiteResult, build_summary
 from sml_jax.learn.groups import Group, credit_groups, group_metrics

@@ -223,6 +223,8 @@ class Table:
     found: dict[int, str] = {}
     for again in range(1 + self.leaks[1]):
       left = [i for i in chosen if i not in found]
+      if not left:
+        break
       asked = questioner.ask([tasks[i] for i in left], [dialogues[i] for i in left], again)
       for i, text in zip(left, asked, strict=True):
         if text and not leak_of(self.source, tasks[i], dialogues[i], text):

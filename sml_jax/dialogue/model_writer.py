@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from sml_jax.dialogue.seats import TokenBudget, by_row, padded, place_key
 from sml_jax.dialogue.renderer import Renderer
+from sml_jax.dialogue.seats import TokenBudget, by_row, padded, place_key
 from sml_jax.dialogue.tutor import Note, Writer
 from sml_jax.errors import UserError
 from sml_jax.models import lora

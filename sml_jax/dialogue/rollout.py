@@ -75,7 +75,8 @@ class _Told:
     ask = lambda: [of.verify(tasks, texts), *(list(map(what, tasks, texts)) for what in (of.kind, of.reason))]
     verdicts, *more = parallel.by_first(ask)
     # The turns' kinds and reasons are asked for next, one by one: told here, they cost no further meeting.
-    self._known = dict(zip(((t.id, x) for t, x in zip(tasks, texts, strict=True)), zip(*more, strict=True), strict=True))
+    turns = ((task.id, text) for task, text in zip(tasks, texts, strict=True))
+    self._known = dict(zip(turns, zip(*more, strict=True), strict=True))
     return verdicts
 
   def kind(self, task: Task, text: str) -> Kind:

@@ -66,7 +66,8 @@ class EngineSeats:
     self._feed = [[*d.bos, *d.turns[0].tokens, *renderer.student_prompt()] for d in dialogues]
     self._tasks = padded([zlib.crc32(t.id.encode()) for t in tasks], engine.rows)
     self._samples = padded([d.sample for d in dialogues], engine.rows)
-    answers = [list(renderer.student_turn(t.answer).tokens) if t.answer else [] for t in tasks] if rules.answer_nll else []
+    spoken = lambda text: list(renderer.student_turn(text).tokens) if text and rules.answer_nll else []
+    answers = [spoken(t.answer) for t in tasks]
     # One that is longer than a turn may be is not the student's to say, and is not measured.
     self._answers = {i: tokens for i, tokens in enumerate(answers) if 0 < len(tokens) <= budget.turn}
     self._rows = engine.start()

@@ -93,7 +93,8 @@ class ServedSeats:
     asked = []
     for i in live:
       place = _place(self.table.seed, self.tasks[i].id, self.dialogues[i].sample, turn, 0)
-      asked.append(Request(self._messages(self.tasks[i].system or self.table.system, self.dialogues[i]), settings.max_tokens, self.rules.temperature, *place))
+      messages = self._messages(self.tasks[i].system or self.table.system, self.dialogues[i])
+      asked.append(Request(messages, settings.max_tokens, self.rules.temperature, *place))
     for i, said in zip(live, self.table.client.complete(asked), strict=True):
       if isinstance(said, Completion):
         self.dialogues[i].turns.append(Turn("student", said.text, cut=said.finish_reason == "length"))
@@ -106,8 +107,10 @@ class ServedSeats:
   def hear(self, index: int) -> None:
     """See `settle`."""
 
-  def _messages(self, text: str, dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
-    return (*(("system", text),) * bool(text), *(("user" if t.role == "teacher" else "assistant", t.text) for t in dialogue.turns))
+  @staticmethod
+  def _messages(system: str, dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
+    said = (("user" if t.role == "teacher" else "assistant", t.text) for t in dialogue.turns)
+    return (*(("system", system),) * bool(system), *said)
 
 
 def _place(seed: int, task: str, sample: int, turn: int, again: int) -> tuple[int, str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from sml_jax.dialogue import prompts
-from sml_jax.dialogue.prompts import Prompt
+from sml_jax.dialogue.prompts import Prompt, numbered
 from sml_jax.dialogue.record import QUESTION_KINDS, Dialogue, Feedback, Kind
 from sml_jax.dialogue.reply_parsing import feedback_of, kind_of, question_of, user_reply_of
 from sml_jax.dialogue.teacher import USUAL_WORDS, Reply, choose, hidden_shards, place_of, tell_shard
@@ -141,8 +141,8 @@ class Tutor:
 
   def _as_user(self, task: Task, dialogue: Dialogue) -> str:
     hidden = hidden_shards(task, dialogue)
-    listed = lambda keep: "\n".join(f"{n}. {s}" for n, s in enumerate(task.shards, 1) if (n in hidden) == keep)
-    return self.prompts.user.fill(revealed=listed(False), hidden=listed(True))
+    revealed = {n: s for n, s in enumerate(task.shards, 1) if n not in hidden}
+    return self.prompts.user.fill(revealed=numbered(revealed), hidden=numbered(hidden))
 
   def _user_reply(self, task: Task, dialogue: Dialogue, text: str | None) -> Reply | None:
     said = user_reply_of(text, tuple(hidden_shards(task, dialogue))) if text else None

@@ -14,20 +14,20 @@ from sml_jax.dialogue.record import Dialogue
 from sml_jax.evaluate.cards import Pieces, dialogue_card
 from sml_jax.evaluate.claims import sentences
 from sml_jax.evaluate.figures import (
-    inline_svg,
-    learning_figure,
-    nll_figure,
-    success_figure,
+  inline_svg,
+  learning_figure,
+  nll_figure,
+  success_figure,
 )
-from sml_jax.evaluate.report_style import CSS, JS
 from sml_jax.evaluate.reliability import lic_table
+from sml_jax.evaluate.report_style import CSS, JS
 from sml_jax.evaluate.tables import (
-    api_table,
-    behaviour_table,
-    claims_table,
-    paired_table,
-    success_table,
-    training_table,
+  api_table,
+  behaviour_table,
+  claims_table,
+  paired_table,
+  success_table,
+  training_table,
 )
 
 Summary = Mapping[str, Any]
@@ -63,8 +63,8 @@ DEFINITIONS = (
     ),
     (
         "leaks",
-        "teacher replies that state the answer, or give it away in another form (see the README) / all replies, shown or "
-        "stopped. Where the student was shown one, success is also counted with that dialogue as failed.",
+        "teacher replies that state the answer, or give it away in another form (see the README) / all replies, shown "
+        "or stopped. Where the student was shown one, success is also counted with that dialogue as failed.",
     ),
     ("cut", "dialogues with a turn that met its token limit, or whose context was full. They count as not solved."),
     ("invalid", "dialogues whose verifier or teacher failed: never counted as wrong."),

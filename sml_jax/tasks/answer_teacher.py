@@ -90,7 +90,7 @@ def _of_tests(usual: str, known: dict[str, str]) -> str:
   case = {name.rpartition(", ")[2]: value for name, value in known.items() if ", " in name}
   if "input" in case:
     happened = f"fails: {case['error']}" if "error" in case else f"returns {case.get('actual', 'nothing')}"
-    words.append(f"For {case['input']} your function {happened}.")
+    words.append(f"Called with {case['input']}, your function {happened}.")
   return " ".join(words)
 
 

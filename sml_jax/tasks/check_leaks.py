@@ -1,4 +1,4 @@
-"""Checks teacher turns in a file for leaked answers: python -m sml_jax.tasks.check_leaks --rows=IN.jsonl --out=OUT.jsonl"""
+"""Checks teacher turns for leaks: python -m sml_jax.tasks.check_leaks --rows=IN.jsonl --out=OUT.jsonl"""
 
 from __future__ import annotations
 

@@ -78,7 +78,10 @@ def docstring_asserts(prompt: str, entry_point: str) -> list[str]:
 
 
 def _mbpp(place: str, line: int, row: dict[str, Any]) -> Task:
-  """The hand-checked version where there is one (challenge tests were not, and are left out then). Public: the first test, which the problem shows; hidden: all."""
+  """The hand-checked version where there is one (challenge tests were not, and are left out then).
+
+  Public: the first test, which the problem shows; hidden: all.
+  """
   checked = row.get("sanitized")
   source = checked if isinstance(checked, Mapping) else row
   setup = "\n".join(source.get("test_imports") or ()) or row.get("test_setup_code") or ""

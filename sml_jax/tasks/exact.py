@@ -1,7 +1,7 @@
 r"""Exact values: fractions, and sums of terms with square roots, pi or letters, such as 2\sqrt{3} or n^2 + 1.
 
-Two expressions are the same value exactly if they are equal as polynomials over the roots and letters, so 1+n equals n+1
-and \sqrt{12} equals 2\sqrt{3}. Nothing is ever rounded, and nothing is big: what would be, is None.
+Two expressions are the same value exactly if they are equal as polynomials over the roots and letters; so 1+n equals
+n+1, and \sqrt{12} equals 2\sqrt{3}. Nothing is ever rounded, and nothing is big: what would be, is None.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def power(a: Value, n: Value) -> Value | None:
 
 def root(a: Value, n: int = 2) -> Value | None:
   """The n-th root: of a square any number's, of higher powers where it is a fraction."""
-  if not isinstance(a, Fraction) or a < 0 and n % 2 == 0 or n < 2 or n > 64:
+  if not isinstance(a, Fraction) or (a < 0 and n % 2 == 0) or n < 2 or n > 64:
     return None
   if n != 2:
     top, below = _whole_root(abs(a.numerator), n), _whole_root(a.denominator, n)

@@ -25,7 +25,8 @@ _FENCE = re.compile(r"(?:```|~~~)[^\n]*\n(.*?)(?:```|~~~|\Z)", re.DOTALL)
 _INLINE = re.compile(r"(?<!`)(`+)(?!`)([^`\n]{1,400})\1(?!`)")
 _LIST = re.compile(r"(?<![\w\])])\[(?=[^\n]{1,200}\bfor\b)")
 _CALL = re.compile(r"(?<![\w.`])[A-Za-z_][\w.]*\(")
-_SUM = re.compile(r"(?<![\w.`(])\(*[A-Za-z_][\w.]*(?:\[[^\]\n]{1,30}\])?\)*(?:\s?(?:\*\*|//|<<|>>|[-+*/%&|^]|[<>=!]=|[<>=])\s?\(*-?[\w.]+(?:\[[^\]\n]{1,30}\])?\)*)+")
+_SUM = re.compile(r"(?<![\w.`(])\(*[A-Za-z_][\w.]*(?:\[[^\]\n]{1,30}\])?\)*(?:\s?(?:\*\*|//|<<|>>|[-+*/%&|^]"
+    r"|[<>=!]=|[<>=])\s?\(*-?[\w.]+(?:\[[^\]\n]{1,30}\])?\)*)+")
 _RETURN = re.compile(r"\b(return|lambda)\b[ (:]+([^\n]{1,300})")
 _LINE_MARK = re.compile(r"^\s*(?:>>>|\.\.\.(?=\s)|[+>|](?=\s)|\d{1,3}[.:)|](?=\s)|-(?=\s)|[*•](?=\s))\s?")
 _CODE_LINE = re.compile(r"[=()\[\]]|^\s*(?:return|for|while|if|elif|else|def|import|from|yield|lambda)\b")
@@ -65,7 +66,7 @@ def code_leak(solution: str, problem: str, turn: str, said: Sequence[str] = ()) 
   few = sum(p.size for p in references[0]) < _PLAIN
   plain = [s for s in _statements(solution) if s not in shown] if few else []
   blocks = list(candidates(turn))
-  holds = lambda code: any(_holds(told, code, shown) for told in references) or bool(plain) and _repeats(plain, code)
+  holds = lambda code: any(_holds(told, code, shown) for told in references) or (bool(plain) and _repeats(plain, code))
   for start, end, code in blocks:
     if holds(code):
       return start, end
@@ -75,7 +76,7 @@ def code_leak(solution: str, problem: str, turn: str, said: Sequence[str] = ()) 
 
 
 def _repeats(plain: list[str], code: str) -> bool:
-  """Whether code has most of a program of which no single expression tells anything, by the length of its statements."""
+  """Whether code has most of a program of which no single expression tells anything, by length of statements."""
   both = collections.Counter(_statements(code)) & collections.Counter(plain)
   weight = lambda keys: sum(len(re.findall(r"[(,:]", key)) for key in keys)
   return weight(both.elements()) >= max(3, 0.75 * weight(plain))
@@ -88,7 +89,8 @@ def _statements(code: str) -> tuple[str, ...]:
   for tree in _trees(code):
     for node in ast.walk(tree):
       if isinstance(node, (ast.If, ast.While, ast.For, ast.Return, ast.Assign, ast.AugAssign)):
-        head = [_piece(x).key for x in (getattr(node, f, None) for f in ("test", "iter", "target", "value")) if x is not None]
+        head = [_piece(x).key for x in (getattr(node, f, None) for f in ("test", "iter", "target", "value"))
+            if x is not None]
         out.append(f"{type(node).__name__}:{','.join(head)}")
   return tuple(out)
 
@@ -248,7 +250,8 @@ def _trees(code: str) -> list[ast.Module]:
   if tree is None:
     lines = [_LINE_MARK.sub("", line) if not line.startswith((" ", "\t")) else line for line in code.splitlines()[:400]]
     whole = parse("\n".join(lines))
-    return [whole] if whole is not None else [t for t in (_line(_LINE_MARK.sub("", line)) for line in lines) if t is not None]
+    return [whole] if whole is not None else [t for t in (_line(_LINE_MARK.sub("", line)) for line in lines)
+        if t is not None]
   return [tree]
 
 
@@ -317,7 +320,7 @@ def _idle(node: ast.expr, piece: Piece) -> bool:
   if isinstance(node, ast.Call):
     name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
     return name in _IDIOM_CALLS and piece.size <= 7 and all(map(_plain, ast.walk(node)))
-  return _by_one(node) or isinstance(node, (ast.Tuple, ast.List)) and piece.size <= 4 or (
+  return _by_one(node) or (isinstance(node, (ast.Tuple, ast.List)) and piece.size <= 4) or (
       isinstance(node, (ast.Compare, ast.Subscript)) and piece.size <= 3)
 
 
@@ -356,7 +359,8 @@ def _piece(node: ast.AST) -> Piece:
   name, extra = type(node).__name__, ""
   if isinstance(node, ast.BinOp):
     extra = type(node.op).__name__
-    parts = [_piece(x) for x in (_chain(node, type(node.op)) if isinstance(node.op, _COMMUTE) else (node.left, node.right))]
+    parts = [_piece(x) for x in (_chain(node, type(node.op)) if isinstance(node.op, _COMMUTE) else (node.left,
+        node.right))]
     if isinstance(node.op, _COMMUTE):
       parts.sort(key=lambda p: p.key)
   elif isinstance(node, ast.Compare) and len(node.ops) == 1:

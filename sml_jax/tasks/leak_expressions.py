@@ -11,49 +11,28 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from sml_jax.tasks import exact
-from sml_jax.tasks.exact import Sum, Value
+from sml_jax.tasks.exact import Value
+from sml_jax.tasks.leak_operations import (
+  BEHIND,
+  DROPPED,
+  FRACTIONS,
+  FUNCTIONS,
+  INFIX,
+  IT,
+  LEVEL,
+  NOUNS,
+  STOP,
+  SYMBOLS,
+  THEM,
+  TIMES,
+  VERBS,
+  apply,
+  fold,
+)
 from sml_jax.tasks.leak_tokens import Token, tokens
 
 _DEPTH, _CHAIN, _MOST = 16, 40, 60
 _REACH = 28  # tokens back to the number that "then add 2" or "add them" speaks of
-_INFIX: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
-    "plus": (((), "+"),), "minus": (((), "-"),), "times": (((), "*"),), "over": (((), "/"),), "less": (
-        (("than",), "r"), ((), "-")), "multiplied": ((("by",), "*"),), "divided": (
-        (("by",), "/"), (("among",), "/"), (("between",), "/"), (("into",), "/")), "split": (
-        (("among",), "/"), (("between",), "/"), (("into",), "/")), "shared": ((("among",), "/"), (("between",), "/")),
-    "out": ((("of",), "/"),), "increased": ((("by",), "+"),), "decreased": ((("by",), "-"),),
-    "reduced": ((("by",), "-"),), "fewer": ((("than",), "r"),), "more": ((("than",), "+"),),
-    "take": ((("away",), "-"),), "taken": ((("away", "from"), "r"), (("from",), "r")),
-    "subtracted": ((("from",), "r"),), "removed": ((("from",), "r"),), "deducted": ((("from",), "r"),),
-    "goes": ((("into",), "d"),), "go": ((("into",), "d"),), "fits": ((("into",), "d"),), "fit": ((("into",), "d"),),
-    "added": ((("to",), "+"),), "combined": ((("with",), "+"),), "together": ((("with",), "+"),),
-    "groups": ((("of",), "*"),), "sets": ((("of",), "*"),), "rows": ((("of",), "*"),), "lots": ((("of",), "*"),),
-    "raised": ((("to", "the", "power", "of"), "^"), (("to", "the", "power"), "^"), (("to", "the"), "^")),
-    "to": ((("the", "power", "of"), "^"), (("the", "power"), "^")), "choose": (((), "c"),), "mod": (((), "m"),),
-    "modulo": (((), "m"),)}
-_SYMBOLS = {"+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "**": "^", "\\times": "*", "\\cdot": "*", "\\div": "/",
-            "\\ast": "*", "\\pm": ""}
-_LEVEL = {"+": 1, "-": 1, "r": 1, "*": 2, "/": 2, "m": 2, "d": 2, "c": 3, "^": 3}
-_TIMES = {"twice": 2, "double": 2, "doubling": 2, "triple": 3, "tripling": 3, "thrice": 3, "quadruple": 4,
-          "halve": Fraction(1, 2), "halving": Fraction(1, 2)}
-_BEHIND = {"doubled": 2, "tripled": 3, "quadrupled": 4, "halved": Fraction(1, 2)}
-_NOUNS = {"sum": "+", "total": "+", "product": "*", "difference": "-", "quotient": "/", "ratio": "/", "average": "a",
-          "mean": "a"}
-_VERBS = {"add": "+", "adding": "+", "sum": "+", "summing": "+", "combine": "+", "combining": "+", "total": "+",
-          "subtract": "-", "subtracting": "-", "take": "-", "taking": "-", "deduct": "-", "deducting": "-",
-          "remove": "-", "removing": "-", "multiply": "*", "multiplying": "*", "divide": "/", "dividing": "/",
-          "split": "/", "splitting": "/", "share": "/", "sharing": "/"}
-_THEM = {"them", "these", "those", "both", "two", "together", "all", "everything"}
-OPERATIONS = frozenset({*_INFIX, *_TIMES, *_BEHIND, *_NOUNS, *_VERBS, "half", "squared", "cubed", "root", "percent"} - {"to", "out"})
-"""Words that name what is done with numbers."""
-_IT = {"it", "that", "this", "result", "sum", "product", "total", "difference", "quotient", "number", "answer"}
-_STOP = {"and", "or", "to", "from", "by", "with", "then", "so", "is", "are", "equals", "equal", "which", "but", "if",
-         "into", "among", "between", "because", "since", "when", "was", "were", "gives", "makes", "get", "gets",
-         "than", "have", "has", "you", "not", "while", "where", "plus", "minus", "times", "remember", "check"}
-_DROPPED = {"\\left", "\\right", "\\displaystyle", "\\quad", "\\,", "\\;", "\\!", "\\ ", "\\:", "\\(", "\\)", "\\[",
-            "\\]", "\\$", "\\{", "\\}", "\\big", "\\Big", "|", "\\mathrm"}
-_FRACTIONS = {"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"}
-_FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "max", "min", "gcd", "lcm", "mod", "exp", "det", "and", "or", "if"}
 
 
 class Reading(NamedTuple):
@@ -86,7 +65,7 @@ class Reader:
   """Finds what a text spells out. `wanted(value)` says which values are kept; letters: x and n are values too."""
 
   def __init__(self, toks: Sequence[Token], wanted: Callable[[Value], bool] | None, letters: bool = False):
-    self.toks = [t for t in toks if t.text not in _DROPPED]
+    self.toks = [t for t in toks if t.text not in DROPPED]
     self.wanted, self.letters = wanted, letters
     self.found: list[Reading] = []
     self.inside: set[int] = set()  # tokens of numbers that are only part of an expression
@@ -96,15 +75,15 @@ class Reader:
     while i < len(self.toks):
       t, j = self.toks[i], i
       part = None
-      if t.text in _NOUNS and (self._text(i - 1) == "their" or {self._text(i + 2), self._text(i + 3)} & _THEM) and i:
-        self._them(_NOUNS[t.text], i, _THEM)
-      if t.text in _TIMES and self._text(i + 1) in _IT and before:
-        part = self._continued("*", before, Part(Fraction(_TIMES[t.text]), i + 2, 0), i)
+      if t.text in NOUNS and (self._text(i - 1) == "their" or {self._text(i + 2), self._text(i + 3)} & THEM) and i:
+        self._them(NOUNS[t.text], i, THEM)
+      if t.text in TIMES and self._text(i + 1) in IT and before:
+        part = self._continued("*", before, Part(Fraction(TIMES[t.text]), i + 2, 0), i)
         j = i + 2
-      elif t.kind == "w" and t.text in _VERBS:
+      elif t.kind == "w" and t.text in VERBS:
         part = self._verb(i, before)
         j = part.end if part else i
-      if part is None and (t.kind == "n" or t.kind in "co" or t.text in _TIMES or t.text in _NOUNS or t.text in (
+      if part is None and (t.kind == "n" or t.kind in "co" or t.text in TIMES or t.text in NOUNS or t.text in (
           "square", "negative", "minus", "root", "sqrt", "pi")):
         part = self.expression(i, 0)
         j = part.end if part else i
@@ -126,14 +105,14 @@ class Reader:
       if left is None:
         return None
       op, k = self._operator(left.end, left)
-      if op and _LEVEL[op] != level or not op:
+      if (op and LEVEL[op] != level) or not op:
         k = left.end if level == 2 and self._glued(left.end) else 0
         op = "*" if k else ""
       if not op:
         break
       k = self._skip(k, 4)
       right = self.expression(k, depth + 1, level + 1) if level < 3 else self._factor(k, depth + 1, behind=True)
-      value = _apply(op, left.value, right.value) if right else None
+      value = apply(op, left.value, right.value) if right else None
       if value is None:
         break
       left = self._reduced(Part(value, right.end, left.ops + right.ops + 1), i)
@@ -141,7 +120,8 @@ class Reader:
 
   def _reduced(self, part: Part, first: int) -> Part:
     if self.wanted and len(self.found) < _MOST and self.wanted(part.value):
-      numbers = sorted(t.value for t in self.toks[first : min(part.end, first + 60)] if t.kind == "n" and t.value is not None)
+      numbers = sorted(t.value for t in self.toks[first : min(part.end, first + 60)] if t.kind == "n"
+          and t.value is not None)
       self.found.append(Reading(part.value, first, part.end - 1, part.ops, tuple(numbers)))
     return part
 
@@ -150,8 +130,8 @@ class Reader:
     while part and part.end < len(self.toks):
       t = self.toks[part.end]
       value = None
-      if t.kind == "w" and t.text in _BEHIND:
-        value = exact.multiply(part.value, Fraction(_BEHIND[t.text]))
+      if t.kind == "w" and t.text in BEHIND:
+        value = exact.multiply(part.value, Fraction(BEHIND[t.text]))
       elif t.text in ("squared", "cubed"):
         value = exact.power(part.value, Fraction(2 if t.text == "squared" else 3))
       elif t.text == "!" and t.start == self.toks[part.end - 1].end:
@@ -177,51 +157,49 @@ class Reader:
       if i + 1 < len(self.toks) and not self.letters and (
           self.toks[i + 1].start != t.end if t.text == "-" else self.toks[i + 1].kind != "n"):
         return None
-      part = self._factor_power(i + 1, depth)
+      part = self.expression(i + 1, depth + 1, 3)
       return part and self._reduced(Part(exact.multiply(part.value, Fraction(-1)), part.end, part.ops), i)
     if t.text in ("(", "{"):
       part = self.expression(i + 1, depth + 1)
       closed = part and self._text(part.end) == {"(": ")", "{": "}"}[t.text]
-      return self._reduced(Part(part.value, part.end + 1, part.ops), i) if closed else None
-    if t.text in _FRACTIONS or t.text in ("\\binom", "\\dbinom"):
+      whole = Part(part.value, part.end + 1, part.ops) if closed else None
+      return self._reduced(whole, i) if whole and whole.ops else whole
+    if t.text in FRACTIONS or t.text in ("\\binom", "\\dbinom"):
       digits = self._text(i + 1)
       if len(digits) == 2 and digits.isdigit():  # \frac12
         above, below = Part(Fraction(digits[0]), i + 2, 0), Part(Fraction(digits[1]), i + 2, 0)
       else:
         above = self._group(i + 1, depth)
         below = self._group(above.end, depth) if above else None
-      value = _apply("c" if "binom" in t.text else "/", above.value, below.value) if above and below else None
+      value = apply("c" if "binom" in t.text else "/", above.value, below.value) if above and below else None
       return None if value is None else self._reduced(Part(value, below.end, above.ops + below.ops + 1), i)
-    if t.text in ("\\sqrt", "√", "sqrt", "root") or t.text == "square" and self._text(i + 1) in ("root", "roots"):
+    if t.text in ("\\sqrt", "√", "sqrt", "root") or (t.text == "square" and self._text(i + 1) in ("root", "roots")):
       return self._root(i, depth)
     if t.text in ("pi", "\\pi"):
       return Part(exact.letter("pi"), i + 1, 0)
     if t.text in ("\\boxed", "\\fbox"):
       return self._group(i + 1, depth)
-    if t.text in _TIMES or t.text == "square" and self._text(i + 1) == "of":
+    if t.text in TIMES or (t.text == "square" and self._text(i + 1) == "of"):
       part = self.expression(self._skip(i + 1, 4, also=("of",)), depth + 1, 3)
       if part is None:
         return None
-      value = exact.multiply(part.value, part.value if t.text == "square" else Fraction(_TIMES[t.text]))
+      value = exact.multiply(part.value, part.value if t.text == "square" else Fraction(TIMES[t.text]))
       return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), i)
-    if t.text in _NOUNS and self._text(i + 1) in ("of", "between", "from"):
-      return self._listed(_NOUNS[t.text], i, self._skip(i + 2, 4), depth)
-    if self.letters and t.kind == "w" and len(t.text) <= 3 and t.text not in _FUNCTIONS:
+    if t.text in NOUNS and self._text(i + 1) in ("of", "between", "from"):
+      return self._listed(NOUNS[t.text], i, self._skip(i + 2, 4), depth)
+    if self.letters and t.kind == "w" and len(t.text) <= 3 and t.text not in FUNCTIONS:
       value: Value | None = Fraction(1)
       for name in t.text:
         value = exact.multiply(value, exact.letter(name))
       return Part(value, i + 1, len(t.text) - 1)
     return None
 
-  def _factor_power(self, i: int, depth: int) -> Part | None:
-    return self.expression(i, depth + 1, 3)
-
   def _number(self, i: int, behind: bool) -> Part | None:
     t = self.toks[i]
     if t.value is None:
       return None
     j, value = i + 1, t.value
-    if self._text(j) in ("%", "\\%", "percent") or self._text(j) == "per" and self._text(j + 1) == "cent":
+    if self._text(j) in ("%", "\\%", "percent") or (self._text(j) == "per" and self._text(j + 1) == "cent"):
       j += 2 if self._text(j) == "per" else 1
       k = self._skip(j + 1, 4) if self._text(j) == "of" else 0
       if k and k < len(self.toks) and self.toks[k].kind == "n" and self.toks[k].value is not None:
@@ -260,24 +238,27 @@ class Reader:
       if aside := self._aside(k):
         k, last = aside - 1, min(aside + 4, len(toks))
         continue
-      if t.text == "," and k + 1 < len(toks) and toks[k + 1].text in _INFIX and toks[k + 1].text not in ("more", "to", "out"):
+      if t.text == "," and k + 1 < len(toks) and toks[k + 1].text in INFIX and toks[k + 1].text not in ("more",
+          "to", "out"):
         continue
       if t.text == "in" and k == i and k + 1 < len(toks) and toks[k + 1].kind == toks[k - 1].kind == "n":
         return "/", k + 1  # one in six
       if t.text == "x" and k + 1 < len(toks) and toks[k + 1].kind == "n" and not self.letters:
         return "*", k + 1
       if t.kind == "w":
-        for rest, op in _INFIX.get(t.text, ()):
+        for rest, op in INFIX.get(t.text, ()):
           end = k + 1 + len(rest)
           if tuple(x.text for x in toks[k + 1 : end]) == rest and end < len(toks) and (
               t.text != "less" or rest or toks[end].kind == "n" or toks[end].text == "the"):
             return op, end
         if t.text == "of" and k == i and left and isinstance(left.value, Fraction) and left.value.denominator != 1:
           return "*", k + 1
-        if t.text in _STOP or self.letters:
+        aside = t.text in ("from", "with") and k + 1 < len(toks) and toks[
+            k + 1].kind == "w"  # the 60 from before plus 37
+        if (t.text in STOP and not aside) or self.letters:
           return "", 0
         continue
-      op = _SYMBOLS.get(t.text, "")
+      op = SYMBOLS.get(t.text, "")
       if not op or k + 1 >= len(toks):
         return "", 0
       nxt = toks[k + 1]
@@ -293,10 +274,10 @@ class Reader:
     if i >= len(self.toks):
       return False
     t, near = self.toks[i], self.toks[i].start == self.toks[i - 1].end
-    if t.text in ("\\sqrt", "\\pi", "√") or t.text in _FRACTIONS and self.letters:
+    if t.text in ("\\sqrt", "\\pi", "√") or (t.text in FRACTIONS and self.letters):
       return True
-    return near and (t.text == "(" or t.text in ("pi", "sqrt")) or self.letters and (
-        t.kind == "w" or t.text == "(" or t.kind == "n" and self.toks[i - 1].kind == "w")
+    return (near and (t.text == "(" or t.text in ("pi", "sqrt"))) or (self.letters and (
+        t.kind == "w" or t.text == "(" or (t.kind == "n" and self.toks[i - 1].kind == "w")))
 
   def _listed(self, op: str, first: int, i: int, depth: int) -> Part | None:
     """op over "12, 30 and 5" from token i on."""
@@ -315,53 +296,55 @@ class Reader:
       part = self.expression(self._skip(k, 4), depth + 1)
     if len(values) < 2:
       return None
-    value = _fold(op, values)
+    value = fold(op, values)
     return None if value is None else self._reduced(Part(value, end, ops + len(values) - 1), first)
 
   def _verb(self, i: int, before: tuple[Value, int, int] | None) -> Part | None:
     """Add 3 to 4; subtract 3 from 4; (6 ...) multiply it by 7; (12 ... 30 ...) add them."""
-    op = _VERBS[self.toks[i].text]
+    op = VERBS[self.toks[i].text]
     k = self._skip(i + 1, 6, also=("up", "away", "together"))
-    if self._text(k) == ":":
-      k = self._skip(k + 1, 3)
+    colon = k + 1 if self._text(k) == "two" and self._text(k + 1) == ":" else k
+    if self._text(colon) == ":":
+      k = self._skip(colon + 1, 3)
     words = {t.text for t in self.toks[i + 1 : k]}
-    if self._text(k) in ("by", "into", "among", "between", "with", "from", "to") and before and words & _IT or (
+    if (self._text(k) in ("by", "into", "among", "between", "with", "from", "to") and before and words & IT) or (
         self._text(k) == "by" and before and op in "*/" and not words):
       k2 = self._skip(k + 1, 4)
       part = self.expression(k2, 0)
       return self._continued("r" if self._text(k) == "from" and op == "-" else op, before, part, i)
     first = self.expression(k, 0) if k < len(self.toks) else None
-    if first is None or words & _THEM and not first.ops and self.toks[k].text == "two":
+    if first is None or (words & THEM and not first.ops and self.toks[k].text == "two"):
       self._them(op, i, words)
       return None
     values, ops, end, prep, shared = [first.value], first.ops, first.end, "", first
     while shared and len(values) < 12:
-      j = self._skip(end, 5, also=("away",))
+      j = self._skip(end, 5, also=("away", "is", "are", "was", "were", "you", "have", "has"))
       comma = self._text(j) == ","
       j += comma
-      if self._text(j) in ("and", "to", "from", "by", "with", "into", "among", "between", "&"):
+      if self._text(j) in ("and", "to", "from", "off", "by", "with", "into", "among", "between", "&"):
         prep = self._text(j)
         j += 1
       elif not comma:
         break
-      if self._text(j) in _VERBS or self._text(j) == "then":
+      if self._text(j) in VERBS or self._text(j) == "then":
         break
       shared = self.expression(self._skip(j, 4), 0)
       if shared:
         values.append(shared.value)
         ops, end = ops + shared.ops, shared.end
-        if prep in ("to", "from", "by", "into", "among", "between"):
+        if prep in ("to", "from", "off", "by", "into", "among", "between"):
           break
     if len(values) < 2:
-      start = self.toks[i].text in ("take", "taking") and self._text(end - 1) and self._text(self._skip(end, 5)) in ("and", ",")
+      start = self.toks[i].text in ("take", "taking") and self._text(end - 1) and self._text(self._skip(end,
+          5)) in ("and", ",")
       return first if start else self._continued(op, before, first, i)
-    value = _fold(op, [values[-1], *values[:-1]] if op == "-" and prep == "from" else values)
+    value = fold(op, [values[-1], *values[:-1]] if op == "-" and prep in ("from", "off") else values)
     return None if value is None else self._reduced(Part(value, end, ops + len(values) - 1), i)
 
   def _continued(self, op: str, before: tuple[Value, int, int] | None, part: Part | None, i: int) -> Part | None:
     if not part or not before or i - before[2] > _REACH:
       return None
-    value = _apply(op, before[0], part.value)
+    value = apply(op, before[0], part.value)
     return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), before[1])
 
   def _together(self, i: int, part: Part) -> None:
@@ -376,13 +359,13 @@ class Reader:
 
   def _them(self, op: str, i: int, words: set[str]) -> None:
     """12 ... 30 ... add them: the last two, three or four numbers."""
-    if not words & _THEM:
+    if not words & THEM:
       return
     places = [k for k in range(max(0, i - _REACH), i) if self.toks[k].kind == "n" and self.toks[k].value is not None]
     for count in range(2, min(4, len(places)) + 1):
       values = [self.toks[k].value for k in places[-count:]]
       for ordered in (values, values[::-1]) if op in "-/" and count == 2 else (values,):
-        value = _fold(op, ordered)
+        value = fold(op, ordered)
         if value is not None:
           self._reduced(Part(value, i + 1, count - 1), places[-count])
 
@@ -398,11 +381,12 @@ class Reader:
         i, k = aside, aside - 1
         continue
       hyphen = t.text == "-" and 0 < k < len(toks) - 1 and toks[k - 1].end == t.start and toks[k + 1].kind == "w"
-      word = t.kind == "w" and t.text not in _NOUNS and t.text not in _TIMES and t.text not in (
+      word = t.kind == "w" and t.text not in NOUNS and t.text not in TIMES and t.text not in (
           "square", "root", "sqrt", "pi", "negative", "minus", "add", "subtract", "multiply", "divide", "adding",
           "subtracting", "multiplying", "dividing")
-      if not hyphen and (not word or t.text in _STOP or t.text in _INFIX and t.text not in also and t.text not in (
-          "more", "groups", "sets", "rows", "together", "over")):
+      if not hyphen and (not word or (t.text in STOP and t.text not in also) or (t.text in INFIX
+          and t.text not in also and t.text not in (
+          "more", "groups", "sets", "rows", "together", "over"))):
         return k
     return min(i + most, len(toks))
 
@@ -417,31 +401,3 @@ class Reader:
 
   def _text(self, i: int) -> str:
     return self.toks[i].text if i < len(self.toks) else ""
-
-
-def _apply(op: str, a: Value, b: Value) -> Value | None:
-  if op == "+":
-    return exact.add(a, b)
-  if op in "-r":
-    negative = exact.multiply(b if op == "-" else a, Fraction(-1))
-    return None if negative is None else exact.add(a if op == "-" else b, negative)
-  if op == "*":
-    return exact.multiply(a, b)
-  if op == "/":
-    return exact.divide(a, b)
-  if op == "d":
-    return exact.divide(b, a)
-  if op == "c":
-    return exact.choose(a, b)
-  if op == "m":
-    return a % b if isinstance(a, Fraction) and isinstance(b, Fraction) and b else None
-  return exact.power(a, b)
-
-
-def _fold(op: str, values: list[Value]) -> Value | None:
-  out: Value | None = values[0]
-  for value in values[1:]:
-    out = None if out is None else _apply("+" if op == "a" else op, out, value)
-  if out is None or isinstance(out, Sum):
-    return out
-  return out / len(values) if op == "a" else abs(out) if op == "-" else out

@@ -10,25 +10,30 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from sml_jax.tasks import exact
+from sml_jax.tasks.latex import canonical
 from sml_jax.tasks.leak_context import Context
 from sml_jax.tasks.leak_expressions import evaluate
 from sml_jax.tasks.leak_numbers import Span, decodings
 from sml_jax.tasks.leak_tokens import plain
-from sml_jax.tasks.latex import canonical
 
 Same = Callable[[str, Sequence[str]], Sequence[bool]]
-_MATH = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*|\\begin\{[^}]*\}(.+?)\\end", re.DOTALL)
+_MATH = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*"
+    r"|\\begin\{[^}]*\}(.+?)\\end", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{")
 _RUN = re.compile(  # operands joined by signs, outside of math marks
-    r"(?:[-+]?\s?(?:\\[A-Za-z]+|[A-Za-z]?\d[\d.,]*\d|\d|(?<![A-Za-z])[A-Za-z](?![A-Za-z'])|√|π|[(){}\[\]|!]|sqrt|pi|floor|ceil)"
+    r"(?:[-+]?\s?(?:\\[A-Za-z]+|[A-Za-z]?\d[\d.,]*\d|\d|(?<![A-Za-z])[A-Za-z](?![A-Za-z'])|√|π|[(){}\[\]|!]|sqrt|pi"
+    r"|floor|ceil)"
     r"(?:\s?[-+*/^=<>_,×·⋅]{1,2}\s?|\s(?=[(\\+\-*/^=]))?)+")
-_PIECES = re.compile(r"(?<![<>!])=|\\(?:implies|Rightarrow|iff|to|approx|equiv)(?![A-Za-z])|;|:|\s(?:and|or|so|then|is|where)\s|(?<=\S),\s")
+_PIECES = re.compile(
+    r"(?<![<>!])=|\\(?:implies|Rightarrow|iff|to|approx|equiv)(?![A-Za-z])|;|:|\s(?:and|or|so|then|is|where)\s"
+    r"|(?<=\S),\s")
 _MAX_SPANS, _MAX_SPAN = 300, 400
 _COMMON = {"yes", "no", "true", "false", "none", "same", "equal", "a", "b", "c", "d", "e", "even", "odd"}
 
 
-def formula_leak(answer: str, problem: str, turn: str, said: Sequence[str] = (), same: Same | None = None) -> Span | None:
-  """The place where a turn writes the answer: the same text in one form, or the same value, or what `same` calls equal."""
+def formula_leak(answer: str, problem: str, turn: str, said: Sequence[str] = (),
+    same: Same | None = None) -> Span | None:
+  """Where a turn writes the answer: the same text in one form, the same value, or what `same` calls equal."""
   wanted = _forms(answer)
   if not wanted:
     return None
@@ -55,7 +60,8 @@ def word_leak(answer: str, problem: str, turn: str, said: Sequence[str] = ()) ->
   words = re.sub(r"\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}", r"\1", answer).strip(" \t\n$.'\"`*{}")
   if not words:
     return None
-  pattern = re.compile(r"(?<![\w])" + r"[\s_-]+".join(re.escape(w) for w in re.split(r"[\s_-]+", words) if w) + r"(?![\w])",
+  pattern = re.compile(r"(?<![\w])" + r"[\s_-]+".join(re.escape(w) for w in re.split(r"[\s_-]+", words)
+      if w) + r"(?![\w])",
                        0 if len(words) == 1 else re.IGNORECASE)
   squeezed = re.sub(r"\s", "", words)
   known = any(pattern.search(t) for t in (problem, *said)) or words.lower() in _COMMON or len(words) <= 2
@@ -95,7 +101,8 @@ def _without_spaces(words: str, turn: str) -> tuple[int, int] | None:
 def _asserted(turn: str, start: int, end: int) -> bool:
   left = re.sub(r"[\s$*`\\(\[{]+$", " ", turn[max(0, start - 110) : start])
   context = Context(left + "\x00" + turn[end : end + 80], len(left), len(left) + 1, ())
-  return context.alone() or context.sure() or context.stated(known=True) or bool(_BOXED.search(turn[max(0, start - 12) : start]))
+  return context.alone() or context.sure() or context.stated(known=True) or bool(_BOXED.search(turn[max(0,
+      start - 12) : start]))
 
 
 def spans(turn: str) -> list[tuple[int, int]]:
@@ -152,7 +159,8 @@ def _tight(text: str) -> str:
 @functools.lru_cache(maxsize=4096)
 def _value(text: str) -> exact.Value | None:
   text = re.sub(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}", "", text)
-  text = text.rpartition("=")[2] if text.count("=") == 1 and re.fullmatch(r"\s*\$?\s*\w+(?:\([\w, ]*\))?\s*", text.partition("=")[0]) else text
+  text = text.rpartition("=")[2] if text.count("=") == 1 and re.fullmatch(r"\s*\$?\s*\w+(?:\([\w, ]*\))?\s*",
+      text.partition("=")[0]) else text
   return evaluate(plain(text.strip(" $."))[0]) if len(text) <= _MAX_SPAN else None
 
 
@@ -173,4 +181,4 @@ def _shown(problem: str, said: tuple[str, ...]) -> frozenset[object]:
 
 
 def _known(piece: str, wanted: tuple[str, exact.Value | None], shown: frozenset[object]) -> bool:
-  return wanted[0] in shown or wanted[1] is not None and wanted[1] in shown or len(piece) == 1
+  return wanted[0] in shown or (wanted[1] is not None and wanted[1] in shown) or len(piece) == 1

@@ -17,23 +17,28 @@ from typing import NamedTuple
 from sml_jax.tasks import exact
 from sml_jax.tasks.exact import Value
 from sml_jax.tasks.leak_context import Context, flat, singular, units_of
-from sml_jax.tasks.leak_expressions import OPERATIONS, Reader
+from sml_jax.tasks.leak_expressions import Reader
+from sml_jax.tasks.leak_operations import OPERATIONS
 from sml_jax.tasks.leak_tokens import Token, plain, tokens
 
 Span = tuple[str, int, int]  # kind, start, end
 _MOST = 300  # places of a turn that are looked at closely
 _SMALL = 12  # numbers up to it come up in any hint
-_IMPLIED = {"twice": 2, "double": 2, "doubled": 2, "half": 2, "pair": 2, "couple": 2, "both": 2, "triple": 3, "dozen": 12,
+_IMPLIED = {"twice": 2, "double": 2, "doubled": 2, "half": 2, "pair": 2, "couple": 2, "both": 2, "triple": 3,
+    "dozen": 12,
             "week": 7, "year": 12, "quarter": 4, "third": 3}
 _SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "**": "^"}
 _ROMAN = re.compile(r"\b[MDCLXVI]+\b")
 _ROMAN_PARTS = ((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"),
                 (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
-_BASES = ((2, r"binary|base[ -]?(?:2|two)\b"), (16, r"\bhex\w*|base[ -]?(?:16|sixteen)\b"), (8, r"\boctal|base[ -]?(?:8|eight)\b"))
+_BASES = ((2, r"binary|base[ -]?(?:2|two)\b"), (16, r"\bhex\w*|base[ -]?(?:16|sixteen)\b"), (8,
+    r"\boctal|base[ -]?(?:8|eight)\b"))
 _BASE_WORD = re.compile(r"binary|\bhex|\boctal|\bbase[ -_]|_\{?(?:2|8|16)\b|0[xbo]", re.IGNORECASE)
 _BACKWARDS = re.compile(r"backward|revers|flip|mirror|right[ -]to[ -]left|back to front|swap|inside out", re.IGNORECASE)
-_DIGITS = re.compile(r"\bdigits?\b|\bfollowed by\b|\bthen\b|\bspell|starts? with|begins? with|ends? (?:in|with)", re.IGNORECASE)
-_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)(?![A-Za-z0-9+/=])")
+_DIGITS = re.compile(r"\bdigits?\b|\bfollowed by\b|\bthen\b|\bspell|starts? with|begins? with|ends? (?:in"
+    r"|with)", re.IGNORECASE)
+_BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}="
+    r"|[A-Za-z0-9+/]{2}==)(?![A-Za-z0-9+/=])")
 _ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
          "seventeen eighteen nineteen").split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
@@ -87,7 +92,7 @@ def _plain_leak(answer: Value, task: Known, quoted: Known | None, text: str, per
   near = exact.decimal(answer)
   share = answer / 100 if isinstance(answer, Fraction) and (percent or task.percent) else None
   small = isinstance(answer, Fraction) and answer.denominator == 1 and abs(answer) <= _SMALL
-  reader = Reader(toks, lambda value: value == answer or value == share and share is not None)
+  reader = Reader(toks, lambda value: value == answer or (value == share and share is not None))
   found: list[tuple[int, int, str, bool | None, int]] = []  # start, end, kind, whether an expression is known, token
   for r in reader.read():
     first, last = reader.toks[r.first], reader.toks[r.last]
@@ -137,19 +142,19 @@ def _matches(t: Token, behind: str, answer: Value, near: float | None, share: Fr
 
 def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool, is_known: bool, is_quoted: bool,
              inside: bool) -> bool:
-  if context.label() or context.date():
+  if context.label() or context.date(t.value):
     return False
   if context.alone():
     return True
   if is_quoted:
     return context.confirmed()
   whole = isinstance(answer, Fraction) and answer.denominator == 1
-  ordinary = is_known or small or whole and context.constant(int(answer))
+  ordinary = is_known or small or (whole and context.constant(int(answer)))
   if not ordinary:
     return True
   if inside:
     return False
-  if (small or is_known) and context.in_formula() or context.restated(task.flat) and is_known:
+  if ((small or is_known) and context.in_formula()) or (context.restated(task.flat) and is_known):
     return False
   if context.quoted():
     return False
@@ -163,8 +168,9 @@ def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool
   if is_known:
     new = re.match(r"[\s*_`]*([a-z]+)", context.right) if asked else None
     word = singular(new[1]) if new else ""
-    return context.stated(known=True) or word in task.units and (t.value, word) not in task.counted
-  return context.stated() or context.told() or asked
+    return context.stated(known=True) or context.after_colon() or (word in task.units and (t.value,
+        word) not in task.counted)
+  return context.stated() or context.told() or asked or context.ends_clause()
 
 
 def _stated(context: Context, task: Known, quoted: Known | None) -> bool:
@@ -184,13 +190,16 @@ def _neighbours(answer: Value, last: str, text: str) -> Span | None:
     left, right = text[max(0, t.start - 40) : t.start].lower(), text[t.end : t.end + 40].lower()
     if answer - t.value in (1, -1):
       word = "after" if answer > t.value else "before"
-      if re.search(rf"\b(?:right|just|immediately|directly|comes?|number|integer|next|one)\b[^.]{{0,12}}\b{word}\s*$", left):
+      if re.search(rf"\b(?:right|just|immediately|directly|comes?|number|integer|next"
+          rf"|one)\b[^.]{{0,12}}\b{word}\s*$", left):
         return "expression", t.start, t.end
       nxt = toks[i + 1] if i + 1 < len(toks) else None
-      if nxt and nxt.value - t.value == 2 and re.search(r"\bbetween\s*$", left) and re.fullmatch(r"\s*and\s*", text[t.end : nxt.start]):
+      if nxt and nxt.value - t.value == 2 and re.search(r"\bbetween\s*$", left) and re.fullmatch(r"\s*and\s*",
+          text[t.end : nxt.start]):
         return "expression", t.start, nxt.end
     others = [*earlier[-1:], *(x.value for x in toks[max(0, i - 2) : i])]
-    if any(v + t.value == answer and _LOW.search(left, right) or v - t.value == answer and _HIGH.search(left, right) for v in others):
+    if any((v + t.value == answer and _LOW.search(left, right)) or (v - t.value == answer and _HIGH.search(left,
+        right)) for v in others):
       return "expression", t.start, t.end
   return None
 
@@ -199,7 +208,7 @@ class _Off:
   """Says that a value is off by the number between left and right."""
 
   def __init__(self, words: str):
-    self.behind = re.compile(rf"\s*(?:\w+\s+)?(?:too\s+(?:{words})|short|off)\b")
+    self.behind = re.compile(rf"\s*(?:(?!is\b|was\b)\w+\s+)?(?:too\s+(?:{words})|short|off)\b")
     self.before = re.compile(rf"(?:\b(?:off|{words})\s+by\s+(?:exactly\s+)?\$?)$")
 
   def search(self, left: str, right: str) -> bool:
@@ -226,8 +235,10 @@ def _digits(n: int, task: Known, text: str) -> Span | None:
   if not 2 <= len(digits) <= 12:
     return None
   places = ("thousands?", "hundreds?", "tens?", "(?:ones?|units?)")[-len(digits):] if len(digits) <= 4 else ()
-  if places and (m := re.search(r"\W+(?:and\s+)?".join(rf"(?:{d}|{_ONES[int(d)]})\s+{p}" for d, p in zip(digits, places, strict=True)
-                                                       if d != "0"), text, re.I)) and digits.count("0") < len(digits) - 1:
+  if places and (m := re.search(r"\W+(?:and\s+)?".join(rf"(?:{d}|{_ONES[int(d)]})\s+{p}" for d, p in zip(digits,
+      places, strict=True)
+                                                       if d != "0"), text, re.I)) and digits.count(
+                                                       "0") < len(digits) - 1:
     return "digits", m.start(), m.end()
   spaced = f"{n:,}".replace(",", " ")
   if " " in spaced and (m := re.search(rf"(?<![\d ]){spaced}(?!\s?\d)", text)):
@@ -237,17 +248,20 @@ def _digits(n: int, task: Known, text: str) -> Span | None:
     run = toks[i : i + len(digits)]
     if [t.value for t in run] != [int(d) for d in digits] or run[-1].end - run[0].start > 45 * len(digits):
       continue
-    gaps = [text[a.end : b.start] for a, b in zip(run, run[1:], strict=False)]
+    gaps = [text[a.end : b.start] for a, b in itertools.pairwise(run)]
     others = {t.value for t in run} <= task.numbers
     behind = text[run[-1].end : run[-1].end + 3]
-    tight = all(re.fullmatch(r"[ _.…|\s]{1,4}|-|\s?,?\s?(?:and )?then\s(?:an?\s)?|,? followed by (?:an? )?", g) for g in gaps)
-    if tight and len(set(gaps)) == 1 and not (gaps[0] == "-" and others) and not behind.lstrip().startswith(("=", "/", "-")) and (
+    tight = all(re.fullmatch(r"[ _.…|\s]{1,7}|-|\s?,?\s?(?:and )?then\s(?:an?\s)?"
+        r"|,? followed by (?:an? )?", g) for g in gaps)
+    if tight and len(set(gaps)) == 1 and not (gaps[0] == "-" and others) and not behind.lstrip().startswith(("=",
+        "/", "-")) and (
         not text[: run[0].start].rstrip().endswith(("/", "-", "+", "*", "."))) and "\n" not in gaps[0]:
       alone = all(g.strip() == "" for g in gaps) and len(digits) == 2 and others
       if not alone:
         return "digits", run[0].start, run[-1].end
     sentence = text[max(0, run[0].start - 60) : run[-1].end + 80]
-    if _DIGITS.search(sentence) and re.search(r"\bdigits?\b|spell|starts? with|begins? with", sentence, re.I) and not any(
+    if _DIGITS.search(sentence) and re.search(r"\bdigits?\b|spell|starts? with"
+        r"|begins? with", sentence, re.I) and not any(
         re.search(r"[!?]|\.\s", g) for g in gaps) and not re.search(r"\?", behind):
       return "digits", run[0].start, run[-1].end
   return None
@@ -304,11 +318,12 @@ def _encoded(answer: Fraction, text: str) -> Span | None:
       if t.kind == "n" and t.value == answer and (len(decoded) < 12 or abs(answer) > _SMALL or Context(
           decoded, t.start, t.end, ()).stated()):
         return "encoded", start, end
-  if answer.denominator == 1 and 0 <= answer < 10**6:
+  if answer.denominator == 1 and 0 <= answer < 10**9:
     for m in re.finditer(r"[A-Za-z]+(?:[ -][A-Za-z]+)*", codecs.encode(text[:20_000], "rot13")) if _rot13_near(
         int(answer), text) else ():
       for t in tokens(m[0]):
-        if t.kind == "n" and t.value == answer and (answer > _SMALL or re.search(r"rot|cipher|shift|cod|secret|hid|scrambl|crypt|disguise", text, re.I)):
+        if t.kind == "n" and t.value == answer and (answer > _SMALL or re.search(r"rot|cipher|shift|cod|secret"
+            r"|hid|scrambl|crypt|disguise", text, re.I)):
           return "encoded", m.start() + t.start, m.start() + t.end
   return None
 
@@ -322,7 +337,7 @@ def decodings(text: str) -> Iterable[tuple[int, int, str]]:
   """(start, end, what it says) of base64, hex bytes, %34 and &#52; in a text."""
   text = text[:100_000]
   for m in _BASE64.finditer(text):
-    if m[0].isalpha() and (m[0].islower() or m[0].istitle()) or len(m[0]) > 2000:
+    if (m[0].isalpha() and (m[0].islower() or m[0].istitle())) or len(m[0]) > 2000:
       continue
     try:
       decoded = base64.b64decode(m[0], validate=True).decode("ascii")

@@ -12,16 +12,19 @@ from typing import Any, NamedTuple
 from sml_jax.tasks.leak_code import parse
 from sml_jax.tasks.leak_tokens import plain, tokens
 
-_CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|give|gives|produces?|yields?|should|must|evaluates?|answer|"
-                  r"gets?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>|=", re.IGNORECASE)
+_CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|give|gives|produces?|yields?"
+    r"|should|must|evaluates?|answer|"
+                  r"gets?|got|comes?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>|=", re.IGNORECASE)
 _STRONG_CUE = re.compile(r"\b(?:expect\w*|should|must|supposed|correct|right|return|test)\b|==|->|→|=>", re.IGNORECASE)
 _WORDS = {"empty list": "[]", "empty string": "''", "empty tuple": "()", "empty dictionary": "{}", "empty dict": "{}",
           "empty array": "[]", "empty set": "set()"}
 # "not 7", "your code returned 7": said of another value, or of what the student's program does.
 _DENIED = re.compile(r"\b(?:not|n't|never|instead of|rather than)\s+(?:\w+\s+){0,2}[`'\"]*$", re.IGNORECASE)
-_OWN = re.compile(r"\b(?:your|you)\b[^.]{0,60}\b(?:returns?|returned|gives?|gave|outputs?|produces?|got|returning|printed)\s+[`'\"]*$",
+_OWN = re.compile(r"\b(?:your|you)\b[^.]{0,60}\b(?:returns?|returned|gives?|gave|outputs?|produces?|got"
+    r"|returning|printed)\s+[`'\"]*$",
                   re.IGNORECASE)
-_MODAL = re.compile(r"\b(?:should|must|need\w*|ought|has to|have to|supposed|want|expected|correctly|make|let|so that|until|will|would)\b", re.IGNORECASE)
+_MODAL = re.compile(r"\b(?:should|must|need\w*|ought|has to|have to|supposed|want|expected|correctly|make|let"
+    r"|so that|until|will|would)\b", re.IGNORECASE)
 
 
 class Case(NamedTuple):
@@ -75,20 +78,21 @@ def _distinct(case: Case, call: str, text: str, squeeze: str, places: list[int],
   """A value that nobody writes by chance: a list, a tuple, a long text."""
   written, value = squeezed(case.written)[0], case.expected
   container = isinstance(value, (list, tuple, dict, set)) and len(value) >= 2
-  if not (container or isinstance(value, str) and len(value) >= 4) or written in shown or written in call:
+  if not (container or (isinstance(value, str) and len(value) >= 4)) or written in shown or written in call:
     return None
   forms = [written]
   if container:
     forms.append(written[1:-1].rstrip(",")) if len(value) >= 3 and not isinstance(value, dict) else None
     if isinstance(value, (list, tuple)):
       forms += ["[" + written[1:-1].rstrip(",") + "]", "(" + written[1:-1].rstrip(",") + ")"]
-  elif " " in value or len(value) >= 8 and value not in shown:
+  elif " " in value or (len(value) >= 8 and value not in shown):
     forms.append(squeezed(value)[0])
   for form in forms:
-    i = squeeze.find(form)
+    i = squeeze.find(form) if form not in call else -1
     while i >= 0:
       before, behind = squeeze[max(0, i - 1) : i], squeeze[i + len(form) : i + len(form) + 1]
-      loose = _apart(text, places[i], places[i + len(form) - 1] + 1) and not (behind == ")" and before == "(" and form != written)
+      loose = _apart(text, places[i], places[i + len(form) - 1] + 1) and (form == written or not form[:1].isdigit() or (
+          before not in tuple("([{,-.") and behind not in tuple(")]},")))
       # What a call gets is no result: f([1, 2]).
       argument = re.search(r"\w\((?:[^()]*,)?$", squeeze[max(0, i - 60) : i])
       if loose and not argument and not _denied(text[max(0, places[i] - 80) : places[i]]):
@@ -99,12 +103,13 @@ def _distinct(case: Case, call: str, text: str, squeeze: str, places: list[int],
 
 def _denied(before: str) -> bool:
   own = _OWN.search(before)
-  return bool(_DENIED.search(before) or own and not _MODAL.search(own[0]))
+  return bool(_DENIED.search(before) or (own and not _MODAL.search(own[0])))
 
 
 def _apart(text: str, start: int, end: int) -> bool:
   """Whether no letter or digit is glued to text[start:end]."""
-  return not (text[start].isalnum() and text[start - 1 : start].isalnum() or text[end - 1].isalnum() and text[end : end + 1].isalnum())
+  return not ((text[start].isalnum() and text[start - 1 : start].isalnum()) or (text[end - 1].isalnum()
+      and text[end : end + 1].isalnum()))
 
 
 def _by_call(case: Case, call: str, text: str, squeeze: str, places: list[int]) -> tuple[int, int] | None:
@@ -116,7 +121,8 @@ def _by_call(case: Case, call: str, text: str, squeeze: str, places: list[int]) 
       limit = end + 300 if len(text) < end + 300 else limit + 120
     behind = text[end:limit]
     for a, b in _values(case, behind):
-      compared = re.match(r"[)\s`'\"]*(?:with|to|against)\s*[`'\"]*$", behind[:a]) and "compar" in text[max(0, start - 80) : start]
+      compared = re.match(r"[)\s`'\"]*(?:with|to"
+          r"|against)\s*[`'\"]*$", behind[:a]) and "compar" in text[max(0, start - 80) : start]
       if (compared or _CUE.search(behind[:a])) and not _denied(behind[:a]):
         return end + a, end + b
     ahead = text[max(0, start - 120) : start]
@@ -148,7 +154,8 @@ def _inputs(case: Case, call: str, text: str, squeeze: str, places: list[int]) -
       if [t.value for t in run] == numbers and run[-1].end - run[0].start < 40 * len(numbers):
         found.append((run[0].start, run[-1].end))
   texts = [v for v in case.values if isinstance(v, str) and v]
-  if texts and len(texts) == len(case.values) and not found and all(re.search(rf"(?<!\w){re.escape(v)}(?!\w)", text) for v in texts) and (
+  if texts and len(texts) == len(case.values) and not found and all(re.search(rf"(?<!\w){re.escape(v)}(?!\w)", text)
+      for v in texts) and (
       min(map(len, texts)) > 2):
     spots = [re.search(rf"(?<!\w){re.escape(v)}(?!\w)", text) for v in texts]
     found.append((min(m.start() for m in spots), max(m.end() for m in spots)))
@@ -178,19 +185,22 @@ def _values(case: Case, text: str) -> list[tuple[int, int]]:
         found.append((toks[i - 1].start if negative else t.start, t.end))
     return found
   squeeze, places = squeezed(text)
-  for form in {squeezed(case.written)[0], squeezed(repr(value))[0], *(["'" + value + "'"] if isinstance(value, str) else [])}:
+  for form in {squeezed(case.written)[0], squeezed(repr(value))[0], *(["'" + value + "'"] if isinstance(value, str)
+      else [])}:
     i = squeeze.find(form) if form else -1
     while i >= 0 and not _apart(text, places[i], places[i + len(form) - 1] + 1):
       i = squeeze.find(form, i + 1)
     if i >= 0:
       found.append((places[i], places[i + len(form) - 1] + 1))
-  words = {True: "true", False: "false", None: "(?:none|nothing)"}[value] if value is None or isinstance(value, bool) else ""
+  words = {True: "true", False: "false", None: "(?:none|nothing)"}[value] if value is None or isinstance(value,
+      bool) else ""
   if isinstance(value, str) and value.strip():
     words = re.escape(value.strip())
   for name, written in _WORDS.items():
     if repr(value) == written:
       words = name
-  if words and (m := re.search(rf"(?<!\w){words}(?!\w)", text, 0 if isinstance(value, str) and len(value) < 3 else re.IGNORECASE)):
+  if words and (m := re.search(rf"(?<!\w){words}(?!\w)", text, 0 if isinstance(value, str) and len(value) < 3
+      else re.IGNORECASE)):
     found.append((m.start(), m.end()))
   return found
 

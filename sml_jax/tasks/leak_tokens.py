@@ -19,7 +19,8 @@ _TOKEN = re.compile(
 _UNITS = {w: Fraction(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen".split())}
-_TENS = {w: Fraction(10 * i) for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), 2)} | {
+_TENS = {w: Fraction(10 * i) for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(),
+    2)} | {
     "fourty": Fraction(40)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12, "dozens": 12, "k": 1000}
 _NAMES = ("third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
@@ -35,7 +36,7 @@ _SIGNS = {"×": "*", "÷": "/", "·": "*", "⋅": "*", "∙": "*", "−": "-", "
 
 
 class Token(NamedTuple):
-  """kind: n number, w word (small letters), c LaTeX command, o operator or bracket, p punctuation that ends a clause."""
+  """kind: n number, w word (small letters), c LaTeX command, o operator or bracket, p end of a clause."""
 
   kind: str
   text: str
@@ -102,7 +103,7 @@ def tokens(text: str) -> tuple[Token, ...]:
       raw.append(Token("n", word, start, end, Fraction(int(word[:_MAX_DIGITS], 0)), "base"))
     elif kind == "p":
       raw.append(Token("p", word[0], start, end))
-    elif word in ("_", "\n") or word == "*" and not _times(text, start, end):
+    elif word in ("_", "\n") or (word == "*" and not _times(text, start, end)):
       continue  # markup
     elif word == "**" and not (text[start - 1 : start].isalnum() and text[end : end + 1].isalnum()):
       continue
@@ -125,7 +126,7 @@ def _merged(raw: list[Token]) -> list[Token]:
   out, i = [], 0
   while i < len(raw):
     t = raw[i]
-    if t.kind == "n" and t.value is not None or t.kind == "w" and (t.text in _NUMBER_WORDS or t.text in _ORDINALS):
+    if (t.kind == "n" and t.value is not None) or (t.kind == "w" and (t.text in _NUMBER_WORDS or t.text in _ORDINALS)):
       value, j, form = _number(raw, i)
       if value is not None:
         last = raw[j - 1]
@@ -162,7 +163,7 @@ def _number(raw: list[Token], i: int) -> tuple[Fraction | None, int, str]:
     t = raw[k]
     w = t.text
     if t.kind == "n" and t.form == "digits":
-      if last not in ("", "scale") or last and (t.value is None or t.value >= scale):
+      if last not in ("", "scale") or (last and (t.value is None or t.value >= scale)):
         break
       current, last = (current or 0) + t.value, "digits"
       glued = _glued(raw, k)
@@ -172,7 +173,7 @@ def _number(raw: list[Token], i: int) -> tuple[Fraction | None, int, str]:
       if t.kind == "n" and not last:
         return t.value, k + 1, t.form
       break
-    elif w in _UNITS and last in ("", "scale") or last == "tens" and 0 < _UNITS.get(w, 0) < 10:
+    elif (w in _UNITS and last in ("", "scale")) or (last == "tens" and 0 < _UNITS.get(w, 0) < 10):
       current, last = (current or 0) + _UNITS[w], "unit"
     elif w in _TENS and last in ("", "scale"):
       current, last = (current or 0) + _TENS[w], "tens"
@@ -186,9 +187,10 @@ def _number(raw: list[Token], i: int) -> tuple[Fraction | None, int, str]:
       if w.startswith("dozen"):
         j = k + 1
         break
-    elif w in _PARTS and last in ("unit", "digits", "one") and (w.endswith("s") or current == 1) and current is not None:
+    elif w in _PARTS and last in ("unit", "digits", "one") and (w.endswith("s")
+        or current == 1) and current is not None:
       return total + current / _PARTS[w], k + 1, "words"
-    elif w in _ORDINALS and (last in ("", "scale") or last == "tens" and _ORDINALS[w] < 10):
+    elif w in _ORDINALS and (last in ("", "scale") or (last == "tens" and _ORDINALS[w] < 10)):
       return total + (current or 0) + _ORDINALS[w], k + 1, "ordinal"
     else:
       break

@@ -50,7 +50,9 @@ def read(
 
 def files(path: str, data_dir: str = "") -> list[epath.Path]:
   """The files that a path, a folder or a pattern names, sorted. Raises DataError if there are none."""
-  tried = [epath.Path(path), *([epath.Path(data_dir) / path] if data_dir and not epath.Path(path).is_absolute() else [])]
+  tried = [epath.Path(path)]
+  if data_dir and not tried[0].is_absolute():
+    tried.append(epath.Path(data_dir) / path)
   for candidate in tried:
     if any(c in candidate.name for c in "*?["):
       found = [epath.Path(p) for p in sorted(glob.glob(str(candidate)))]

@@ -14,8 +14,8 @@ from sml_jax.dialogue.record import Dialogue, Feedback, Kind
 from sml_jax.errors import UserError
 from sml_jax.tasks import locations
 from sml_jax.tasks.answer_teacher import AnswerTeacher
-from sml_jax.tasks.exclusions import read_exclusions
 from sml_jax.tasks.code_schemas import ASK_CODE, ASK_PROGRAM
+from sml_jax.tasks.exclusions import read_exclusions
 from sml_jax.tasks.jsonl import DataError
 from sml_jax.tasks.judge import Judge, value_of
 from sml_jax.tasks.leaks import Guarded
@@ -276,5 +276,5 @@ def _keep_apart(parts: dict[tuple[str, str], list[Task]], report: list[str]) -> 
   for (domain, part), tasks in parts.items():
     sizes[domain].append(f"{part} {len(tasks)}")
   report += [f"{domain}: {', '.join(found)}" for domain, found in sizes.items()]
-  report.append(f"near copies: {together} pairs within a part; {len(gone)} training tasks left out that are near copies "
-                f"of dev or test tasks; {across} pairs across dev and test")
+  report.append(f"near copies: {together} pairs within a part; {len(gone)} training tasks left out that are near "
+                f"copies of dev or test tasks; {across} pairs across dev and test")

@@ -18,12 +18,13 @@ from sml_jax.dialogue import tokenizer
 from sml_jax.dialogue.conversation import Rules, Table, TokenBudget, solved_counts
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.dialogue.renderer import STUDENT, Renderer, make_renderer
-from sml_jax.dialogue.teacher import TRY_AGAIN
+from sml_jax.dialogue.teacher import ALL_SHARDS, TRY_AGAIN, hidden_shards, tell_shard
 from sml_jax.errors import UserError
 from sml_jax.learn.losses import Objective
 from sml_jax.learn.trainer import Trainer
 from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import Engine
+from sml_jax.tasks.leaks import Guarded
 from sml_jax.tasks.microworld import World
 from sml_jax.tasks.microworld_source import MicroworldSource
 from sml_jax.tasks.source import Source
@@ -320,3 +321,111 @@ def test_solved_counts_are_by_task():
   ends = ["solved", "turn_limit", "verifier_failed", "turn_limit", "solved", "solved"]
   dialogues = [Dialogue("t", "math", i, "full", end=e) for i, e in enumerate(ends)]
   assert solved_counts(dialogues, 3).tolist() == [1, 2] and solved_counts(dialogues, 2).tolist() == [1, 0, 2]
+
+
+class Guarding(FakeSource):
+  """Its tasks' answer is 42, which nobody may say."""
+
+  guarded = staticmethod(lambda task: Guarded("How many pens?", "42"))
+
+
+class Asks:
+  """A cast whose questioner has a list of questions; those asked again get the next."""
+
+  def __init__(self, table, *questions):
+    self.table, self.questions, self.asked = table, questions, []
+
+  def teacher(self, feedback, key, student):
+    return self.table.source
+
+  def questioner(self, key, student):
+    return self
+
+  def judge(self, key, student):
+    return None
+
+  def ask(self, tasks, dialogues, again):
+    self.asked.append((again, [t.id for t in tasks], [d.turns[-1].verdict for d in dialogues]))
+    return [self.questions[min(again, len(self.questions) - 1)]] * len(tasks)
+
+
+def test_a_model_asks_in_place_of_wrong_turns_and_gives_nothing_away(renderer, world):
+  table = table_of(renderer, None, Parrot.of(renderer, "Stop, I am right."))
+  tasks = tasks_of(world, 3)
+  for questions, text, rounds in (
+      (("What about the pens?",), "What about the pens?", 1),
+      (("Is it 42?", "What about the pens?"), "What about the pens?", 2),  # the first one leaks
+      (("Is it 42?",), "Stop, I am right.", 3),  # so do all: the turn stays as it was
+      ((None,), "Stop, I am right.", 3),  # nothing that is a question
+  ):  # fmt: skip
+    table.cast, table.leaks = Asks(table, *questions), ("mark", 2)
+    dialogues = play(table, Guarding(), tasks, q_priming=1.0, turns=2)
+    assert {t.text for d in dialogues for t in d.student_turns} == {text}
+    assert [t.injected for d in dialogues for t in d.student_turns] == [text != "Stop, I am right."] * 6
+    assert [again for again, *_ in table.cast.asked] == [*range(rounds)] * 2
+    assert all(verdicts == ["wrong"] * 3 and ids == [t.id for t in tasks] for _, ids, verdicts in table.cast.asked)
+
+
+def test_the_arm_without_injection_differs_in_nothing_else(random_student, world):
+  """Until its first injected question, every dialogue is that of the control, and one without any is the same."""
+  table, params, _ = random_student
+  kept = table.cast, table.leaks
+  table.cast, table.leaks = Asks(table, "What about the pens?"), ("mark", 0)
+  tasks = tasks_of(world, 8)
+  arm, control = (play(table, FakeSource(), tasks, params=params, turns=3, q_priming=q) for q in (0.5, 0.0))
+  table.cast, table.leaks = kept
+  injected = 0
+  for a, b in zip(arm, control, strict=True):
+    first = next((i for i, t in enumerate(a.turns) if t.injected), None)
+    injected += first is not None
+    assert [dataclasses.asdict(t) for t in a.turns[:first]] == [dataclasses.asdict(t) for t in b.turns[:first]]
+    assert first is not None or a.to_json() == b.to_json()
+  assert 0 < injected < 8
+
+
+def lic_task(reveal) -> Task:
+  shards = ("how many?", "Ann has 3.", "Bob has 4.")
+  return Task("lic", "lost_in_conversation", shards[0], "", {"answer": "7"}, shards, reveal, "number", "All of it?")
+
+
+@pytest.mark.parametrize("reveal, heard", [
+    ("every_turn", ["how many?", "Ann has 3.", "Bob has 4."]),
+    ("snowball", ["how many?", "- how many?\n", "- how many?\n- Ann has 3.\n"]),
+    ("recap", ["how many?", "Ann has 3.", "Bob has 4.", "- how many?\n- Ann has 3.\n- Bob has 4."]),
+])  # fmt: skip
+def test_a_lazy_user_tells_all_and_then_it_is_over(parrot, reveal, heard, renderer):
+  class Lazy(FakeSource):
+    def reply(self, tasks, dialogues):
+      hidden = [next(iter(hidden_shards(t, d).items())) for t, d in zip(tasks, dialogues, strict=True)]
+      return [tell_shard(t, d, *shard) for t, d, shard in zip(tasks, dialogues, hidden, strict=True)]
+
+  table = table_of(renderer, None, Parrot.of(renderer, "Stop, I am right."))
+  table.budget = dataclasses.replace(table.budget, reply=120)
+  table.engine = Engine(Parrot.of(renderer, "Stop, I am right."), rows=2, slots=table.budget.length(6),
+                        max_turn=BUDGET.turn, stop_ids=renderer.stop_ids)  # fmt: skip
+  (d,) = play(table, Lazy(), [lic_task(reveal)], turns=6)
+  said = [t.text for t in d.turns if t.role == "teacher"]
+  assert d.end == "shards_done" and len(d.student_turns) == len(heard) == len(said)
+  assert all(part in text for part, text in zip(heard, said, strict=True))
+  shards = [t.shard for t in d.turns if t.role == "teacher"]
+  assert shards == [0, 2, 3] + [ALL_SHARDS] * (reveal == "recap")
+  assert [t.hidden for t in d.student_turns] == [2, 1, 0, 0][: len(heard)]
+
+
+def test_hidden_tests_decide_and_the_dialogue_stops_on_the_public_ones(parrot, world):
+  class Half(FakeSource):
+    reason = staticmethod(lambda task, text: "hidden_failed")
+
+  (d,) = play(parrot, Half(), tasks_of(world, 1))
+  assert (d.end, d.valid, len(d.student_turns), d.turns[-1].reason) == ("hidden_failed", True, 1, "hidden_failed")
+
+
+def test_a_reply_that_nobody_may_see_ends_it_and_is_counted(renderer, world):
+  table = table_of(renderer, None, Parrot.of(renderer, "Stop, I am right."))
+  table.leaks = ("drop", 0)
+  (d,) = play(table, Guarding(replies=("It is 42.",)), tasks_of(world, 1))
+  last = d.turns[-1]
+  assert (d.end, d.valid, last.text, last.stopped, last.tokens) == ("teacher_failed", False, "", 1, [])
+  table.leaks = ("mark", 0)
+  dialogues = play(table, Guarding(replies=("It is 42.",)), tasks_of(world, 1), turns=2)
+  assert dialogues[0].leaked and dialogues[0].end == "turn_limit"

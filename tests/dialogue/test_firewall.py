@@ -106,7 +106,7 @@ def dialogue(end, *replies: Turn, task="t") -> Dialogue:
 
 
 def test_rates_by_hand():
-  """Replies: 1 shown leak of 2; 2 stopped and 1 shown in one place (3 replies); 3 stopped and none shown (3 replies)."""
+  """Replies: 1 shown leak of 2; 2 stopped and 1 shown in one place (3 replies); 3 stopped and none shown (3)."""
   shown = dialogue("solved", Turn("teacher", "a", leak="stated"), Turn("teacher", "b"))
   again = dialogue("solved", Turn("teacher", "c", stopped=2), task="u")
   never = dialogue("teacher_failed", Turn("teacher", "", stopped=3), task="v")

@@ -14,8 +14,9 @@ from sml_jax.tasks.task import Task
 PROMPTS = Prompts.load()
 TASK = Task("t", "gsm8k", "What is 40 + 2?", "The answer is 42.", {"answer": "SECRET"}, form="number")
 CODE = Task("c", "mbpp", "Write f.", "", {"public": {}, "solution": "SECRET"}, form="code")
-SHARDED = Task("s", "lost_in_conversation", "how many?", "7", {"answer": "SECRET"}, ("how many?", "Ann has 3", "Bob has 4"),
-               "every_turn", "number", "Ann has 3, Bob has 4. How many?", system="Be brief.")  # fmt: skip
+SHARDS = ("how many?", "Ann has 3", "Bob has 4")
+SHARDED = Task("s", "lost_in_conversation", "how many?", "7", {"answer": "SECRET"}, SHARDS, "every_turn", "number",
+               "Ann has 3, Bob has 4. How many?", system="Be brief.")  # fmt: skip
 
 
 class Fake(Source):
@@ -92,7 +93,7 @@ def test_a_lazy_user_tells_one_shard():
   (reply,) = tutor(writer, "try_again").reply([SHARDED], [talk(SHARDED, "Who else?")])
   assert reply == Reply("oh, bob has four", shard=3)
   system = writer.notes[0].messages[0][1]
-  assert "2. Ann has 3\n3. Bob has 4" in system and "1. how many?" in system and "SECRET" not in system
+  assert "2: Ann has 3\n3: Bob has 4" in system and "1: how many?" in system and "SECRET" not in system
 
 
 def test_a_lazy_user_may_tell_none_and_may_fail():

@@ -90,7 +90,8 @@ def test_full_states_all_shards_at_once_in_one_turn(name):
 
 def lic_setting(**changes) -> Setting:
   task = Task("lost_in_conversation/x", "lost_in_conversation", "how many?", "The answer is 3.", {"answer": "3"},
-              ("how many?", "Ann has 1", "Bob has 2"), "every_turn", "number", "Ann has 1, Bob 2. How many?")  # fmt: skip
+              ("how many?", "Ann has 1", "Bob has 2"), "every_turn", "number",
+              "Ann has 1, Bob 2. How many?")  # fmt: skip
   return Setting([task], "full", 6, runs=3, **changes)
 
 

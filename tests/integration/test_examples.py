@@ -84,7 +84,8 @@ def test_own_task(program, tmp_path):
 
 def test_own_task_by_hand():
   source = Sums()
-  task = next(t for i in range(source.size("sums", "train")) if (t := source.task("sums", "train", i)).private["sum"] == 12)
+  tasks = [source.task("sums", "train", i) for i in range(source.size("sums", "train"))]
+  task = next(t for t in tasks if t.private["sum"] == 12)
   assert source.verify([task] * 4, ["12.", "It is 12.", "13.", "?"]) == ["solved", "wrong", "wrong", "no_attempt"]
   assert verify_last([task] * 4, ["12.", "It is 12.", "12 or 13", "?"]) == ["solved", "solved", "wrong", "no_attempt"]
   parts = [{source.task("sums", p, i).id for i in range(source.size("sums", p))} for p in ("train", "dev", "test")]

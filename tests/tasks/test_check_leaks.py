@@ -34,7 +34,8 @@ def test_one_row_out_for_each_row_in(tmp_path, name):
 
 @pytest.mark.parametrize("row, message", [
     ({"id": 1, "problem": "p", "answer": "4"}, "in.jsonl:2: field 'turn': expected str, got nothing"),
-    ({"problem": "p", "answer": "4", "turn": "t"}, "in.jsonl:2: field 'id': expected text or a whole number, got nothing"),
+    ({"problem": "p", "answer": "4", "turn": "t"},
+    "in.jsonl:2: field 'id': expected text or a whole number, got nothing"),
     ({"id": True, "problem": "p", "answer": "4", "turn": "t"}, "in.jsonl:2: field 'id'"),
     ({"id": 1, "problem": "p", "answer": 4, "turn": "t"}, "in.jsonl:2: field 'answer': expected str, got 4"),
     ({"id": 1, "problem": "p", "answer": "4", "turn": "t", "tests": "x"}, "in.jsonl:2: field 'tests': expected a list"),
@@ -61,7 +62,8 @@ def test_the_example_in_help_is_true(tmp_path, capsys):
     check_leaks.main(["--help"])
   assert e.value.code == 0
   text = capsys.readouterr().out
-  given, expected = (json.loads(line.split(None, 1)[1]) for line in text.splitlines() if line.startswith(("  in ", "  out ")))
+  given, expected = (json.loads(line.split(None, 1)[1]) for line in text.splitlines() if line.startswith(("  in ",
+      "  out ")))
   rows, out = write(tmp_path / "in.jsonl", [given]), tmp_path / "out.jsonl"
   assert check_leaks.main([f"--rows={rows}", f"--out={out}"]) == 0
   assert json.loads(out.read_text()) == expected

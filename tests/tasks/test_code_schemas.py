@@ -15,8 +15,8 @@ from sml_jax.tasks.schemas import SCHEMAS
 
 PROMPT = 'def add(a, b):\n    """Add.\n    >>> add(1, 2)\n    3\n    >>> add(1, 0.5)  # a remark\n    1.5\n    """\n'
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n"
-HUMANEVAL = {"task_id": "HumanEval/7", "prompt": PROMPT, "entry_point": "add", "canonical_solution": "    return a + b\n",
-             "test": CHECK}  # fmt: skip
+HUMANEVAL = {"task_id": "HumanEval/7", "prompt": PROMPT, "entry_point": "add",
+             "canonical_solution": "    return a + b\n", "test": CHECK}  # fmt: skip
 MBPP = {"task_id": 11, "text": "Write a function to add.", "code": "def add(a,b):\r\n  return a+b",
         "test_list": ["assert add(1,2)==3", "assert add(0,0)==0"], "test_setup_code": "", "challenge_test_list":
         ["assert add(-1,1)==0"], "sanitized": None}  # fmt: skip
@@ -27,8 +27,9 @@ OCI = {"id": "abc", "input": "Add two numbers.", "output": "```python\ndef add(a
        "tests_execution_status": "[]", "domain": "generic"}  # fmt: skip
 FUNCTIONAL = [{"input": "[1, 2]\n3", "output": "[3]", "testtype": "functional"}]
 STDINS = [{"input": "1 2\n", "output": "3 \n\n", "testtype": "stdin"}]
-LCB = {"question_title": "t", "question_content": "Add.", "platform": "leetcode", "question_id": "123", "contest_id": "c",
-       "contest_date": "2024-01-01", "starter_code": "class Solution:\n    def add(self, a, b):", "difficulty": "easy",
+LCB = {"question_title": "t", "question_content": "Add.", "platform": "leetcode", "question_id": "123",
+       "contest_id": "c", "contest_date": "2024-01-01", "starter_code": "class Solution:\n    def add(self, a, b):",
+       "difficulty": "easy",
        "public_test_cases": json.dumps(FUNCTIONAL), "private_test_cases": json.dumps(FUNCTIONAL),
        "metadata": json.dumps({"func_name": "add"})}  # fmt: skip
 
@@ -105,7 +106,8 @@ def test_livecodebench_functional():
 
 
 def test_livecodebench_stdin():
-  row = {**LCB, "public_test_cases": json.dumps(STDINS), "private_test_cases": "[]", "metadata": "{}", "starter_code": ""}
+  row = {**LCB, "public_test_cases": json.dumps(STDINS), "private_test_cases": "[]", "metadata": "{}"}
+  row["starter_code"] = ""
   task = make("livecodebench", row)
   assert task.private["entry_point"] == STDIN and task.text.endswith(ASK_PROGRAM)
   assert task.private["public"]["io_tests"] == [{"args": ["1 2\n"], "expected": "3"}]
@@ -145,7 +147,7 @@ def test_a_bomb_of_zeros_is_refused(monkeypatch):
 @pytest.mark.parametrize("name, change, message", [
     ("humaneval", {"prompt": "def add(a, b:\n"}, "field 'prompt': expected Python (SyntaxError)"),
     ("humaneval", {"test": "def check("}, "field 'test': expected Python"),
-    ("humaneval", {"entry_point": "plus"}, "field 'entry_point': expected a function that the prompt begins, got 'plus'"),
+    ("humaneval", {"entry_point": "plus"}, "field 'entry_point': expected a function that the prompt begins, got"),
     ("mbpp", {"text": ""}, "field 'text': expected str"),
     ("mbpp", {"test_list": []}, "field 'test_list': expected list, got []"),
     ("mbpp", {"test_list": ["assert add("]}, "field 'test_list': expected Python"),
@@ -160,7 +162,7 @@ def test_a_bomb_of_zeros_is_refused(monkeypatch):
     ("livecodebench", {"private_test_cases": "!!"}, "field 'private_test_cases': expected JSON, or base64 of zlib"),
     ("livecodebench", {"metadata": "{}"}, "field 'metadata': expected func_name and tests of one type"),
     ("livecodebench", {"private_test_cases": json.dumps(STDINS)}, "tests of one type, stdin or functional"),
-    ("livecodebench", {"public_test_cases": json.dumps([{**FUNCTIONAL[0], "output": "x"}])}, "expected JSON, one value a"),
+    ("livecodebench", {"public_test_cases": json.dumps([{**FUNCTIONAL[0], "output": "x"}])}, "expected JSON, one"),
 ])  # fmt: skip
 def test_a_row_that_cannot_be_used_is_named(name, change, message):
   base = {"humaneval": HUMANEVAL, "mbpp": MBPP, "opencodeinstruct": OCI, "livecodebench": LCB}[name]

@@ -20,7 +20,8 @@ SQUARE = Guarded("Write a function to compute the perimeter of a square.",
                  "def square_perimeter(a):\n  perimeter=4*a\n  return perimeter",
                  ("assert square_perimeter(10)==40", "assert square_perimeter(5)==20"))
 EVEN = Guarded("Write a function that returns the sum of even numbers in a list.",
-               "def sum_even(nums):\n    total = 0\n    for n in nums:\n        if n % 2 == 0:\n            total += n\n"
+               "def sum_even(nums):\n    total = 0\n    for n in nums:\n        if n % 2 == 0:\n            total"
+               " += n\n"
                "    return total",
                ("assert sum_even([1,2,3,4])==6", "assert sum_even([])==0", "assert not sum_even([1, 3])"))
 
@@ -231,7 +232,8 @@ def test_what_a_test_expects(turn, span):
 
 
 @pytest.mark.parametrize("turn", [
-    "def sum_even(nums):", "`for n in nums:` is fine.", "Use the modulo operator.", "AssertionError on sum_even([1,2,3,4])",
+    "def sum_even(nums):", "`for n in nums:` is fine.", "Use the modulo operator.",
+    "AssertionError on sum_even([1,2,3,4])",
     "What does your code do for an empty list?", "You got 10 for [1, 2, 3, 4], as odd numbers are added too.",
     "`return total` is inside the loop; move it out.", "Initialize `total = 0` first.", "NameError: name 'x'",
     "Your function returns None for [2,4].", "Line 6 is never reached.",
@@ -256,7 +258,8 @@ def test_the_program_may_stand_in_the_solution():
 
 
 @pytest.mark.parametrize("text", [
-    "(" * 100_000, "\\frac{" * 20_000, "1+" * 50_000, "9^" * 50_000, "-" * 100_000, "add 1 and " * 10_000, "4" * 100_000,
+    "(" * 100_000, "\\frac{" * 20_000, "1+" * 50_000, "9^" * 50_000, "-" * 100_000, "add 1 and " * 10_000,
+    "4" * 100_000,
     "`" * 100_000, "```\nx=1\n" * 12_000, "x = [1, 2\n" * 9_000, "5 " * 50_000, "²" * 100_000, "$x$ " * 25_000,
     "XLII " * 20_000, "is " * 33_000, "\\boxed{" * 14_000, "f(" * 50_000, "QUJD" * 25_000, " " * 100_000,
 ])

@@ -45,7 +45,8 @@ def test_a_folder_and_a_pattern_are_all_their_files_in_order(tmp_path):
 
 
 def test_bad_rows_are_refused_or_given_away(tmp_path):
-  path = write(tmp_path / "a.jsonl", [ROWS[0], {"question": 5, "answer": "x"}, "{", "[1]", "", '{"question": "q"}', ROWS[1]])
+  bad = [{"question": 5, "answer": "x"}, "{", "[1]", "", '{"question": "q"}']
+  path = write(tmp_path / "a.jsonl", [ROWS[0], *bad, ROWS[1]])
   with pytest.raises(DataError, match=r"a\.jsonl:2: field 'question': expected str, got 5"):
     list(read(f"jsonl:{path}", SCHEMA))
   errors = []
@@ -140,5 +141,5 @@ def test_hf_from_a_local_folder(tmp_path):
   write(tmp_path / "sums" / "train.jsonl")
   found = list(read("hf:sums/train", SCHEMA, str(tmp_path)))
   assert found == [("hf:sums/train", i + 1, ROWS[i]) for i in range(2)]
-  with pytest.raises(DataError, match="^hf:sums/test: "):
+  with pytest.raises(DataError, match=r"^hf:sums/test: "):
     list(read("hf:sums/test", SCHEMA, str(tmp_path)))

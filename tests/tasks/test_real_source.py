@@ -83,7 +83,8 @@ def test_sources_by_name_location_and_several(tmp_path):
   sizes = {d: sum(both.size(d, p) for p in ("train", "dev", "test")) for d in ("gsm8k", "omni_math", "mbpp")}
   assert sizes == {"gsm8k": 30, "omni_math": 20, "mbpp": 0}
   named = source_of(tmp_path, "jsonl:mine/rows.jsonl#omni_math")
-  assert [named.task("omni_math", "train", i) for i in range(3)] == [both.task("omni_math", "train", i) for i in range(3)]
+  for i in range(3):
+    assert named.task("omni_math", "train", i) == both.task("omni_math", "train", i)
   with pytest.raises(DataError, match="no tasks of the domain 'mbpp' \\(it has: gsm8k, omni_math\\)"):
     both.task("mbpp", "train", 0)
 
@@ -150,7 +151,8 @@ def test_near_copies_stay_together_and_leave_training(tmp_path):
 
 def test_a_domain_of_both_sources_trains_on_one_and_is_tested_on_the_other(tmp_path):
   write(tmp_path, "gsm8k/train.jsonl", gsm8k_rows(30))
-  held = write(tmp_path, "held.jsonl", [{**r, "question": f"then {word(i + 70)}"} for i, r in enumerate(gsm8k_rows(20))])
+  rows = [{**r, "question": f"then {word(i + 70)}"} for i, r in enumerate(gsm8k_rows(20))]
+  held = write(tmp_path, "held.jsonl", rows)
   source = source_of(tmp_path, "gsm8k", eval_source=f"jsonl:{held}#gsm8k")
   assert source.size("gsm8k", "train") == 30
   assert source.size("gsm8k", "dev") + source.size("gsm8k", "test") == 20 and source.size("gsm8k", "dev") > 3
@@ -228,15 +230,18 @@ def test_compat_reference_judges_as_the_reference_does(tmp_path):
 
 
 @pytest.mark.parametrize("text, value", [
-    ("Answer: [1, 2]", [1, 2]), ("so\nThe answer is 'a b'", "a b"), ("Answer: `(1,)`.", (1,)), ("answer: {1: 'x'}", {1: "x"}),
+    ("Answer: [1, 2]", [1, 2]), ("so\nThe answer is 'a b'", "a b"), ("Answer: `(1,)`.", (1,)),
+    ("answer: {1: 'x'}", {1: "x"}),
     ("Answer: 1\nAnswer: 2", 2), ("**Answer: True**", True),
 ])  # fmt: skip
 def test_values(text, value):
   assert value_of(text) == (value,)
 
 
-@pytest.mark.parametrize("text", ["", "5", "Answer: f(1)", "Answer: ", "Answer: " + "[" * 5000, "Answer: __import__('os')",
-                                  "Answer: " + "1" * 20_000, "Answer: " + "-" * 3000 + "1"])  # fmt: skip
+@pytest.mark.parametrize("text", [
+    "", "5", "Answer: f(1)", "Answer: ", "Answer: " + "[" * 5000, "Answer: __import__('os')",
+    "Answer: " + "1" * 20_000, "Answer: " + "-" * 3000 + "1",
+])  # fmt: skip
 def test_no_values(text):
   assert value_of(text) is None
 

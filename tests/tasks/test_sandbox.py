@@ -111,7 +111,8 @@ def f(paths):
             "/home", "/root/.ssh", "/usr/bin/env", "/var", "/old"]
   top, cwd, files, names, pid, host, found, root, devices = call(backend, code, hidden)["value"]
   allowed = {"dev", "etc", "lib", "lib64", "tmp", "usr", sandbox_module.PYTHON[0].split("/")[1]}
-  assert set(top) <= allowed and (cwd, files, found) == ("/tmp", [], []) and (pid < 3, host, root) == (True, "sandbox", False)
+  assert set(top) <= allowed and (cwd, files, found) == ("/tmp", [], []) and (pid < 3, host, root) == (True, "sandbox",
+      False)
   assert set(names) - {"LC_CTYPE", "PWD"} == set(sandbox_module.ENVIRONMENT)
   assert set(devices) == {"null", "zero", "full", "random", "urandom"}
 

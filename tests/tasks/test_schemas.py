@@ -18,7 +18,8 @@ SHARDS = [{"shard_id": 1, "shard": "how many pens?"}, {"shard_id": 2, "shard": "
 LIC = {"task_id": "sharded-GSM8K/7", "task": "math", "shards": SHARDS, **GSM8K}
 PROMPT = 'def add(a, b):\n    """Add.\n    >>> add(1, 2)\n    3\n    """\n'
 LIC_CODE = {"task_id": "sharded-HumanEval/7", "task": "code", "shards": SHARDS, "prompt": PROMPT,
-            "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n", "metadata": {"func_name": "add"}}  # fmt: skip
+            "test": "def check(candidate):\n    assert candidate(1, 2) == 3\n",
+            "metadata": {"func_name": "add"}}  # fmt: skip
 
 
 def make(name, row):
@@ -28,7 +29,8 @@ def make(name, row):
 def test_gsm8k_in_both_published_forms():
   for row in (GSM8K, {**GSM8K, "solution": GSM8K["answer"], "answer": "7"}):
     task = make("gsm8k", row)
-    assert (task.text, task.answer, task.form, task.domain) == (GSM8K["question"], "The answer is 7.", "number", "gsm8k")
+    assert (task.text, task.answer) == (GSM8K["question"], "The answer is 7.")
+    assert (task.form, task.domain) == ("number", "gsm8k")
     assert task.private["answer"] == "7" and task.id.startswith("gsm8k/") and len(task.id) == 22
   other = make("gsm8k", {**GSM8K, "question": "ann has 3 pens  and buys 4 - how many"})
   assert other.id == task.id  # a copy
@@ -89,7 +91,7 @@ def test_lost_in_conversation():
     ("svamp", {"ID": "x", "Body": "b", "Question": "q", "Answer": True}, "field 'Answer': expected a number, got True"),
     ("omni_math", {"answer": " "}, "field 'answer': expected some text, got ' '"),
     ("omni_math", {"problem": ""}, "field 'problem': expected some text"),
-    ("omni_math", {"answer": "\\frac{1}{2^{15}"}, "field 'answer': expected an answer that can be compared (the braces"),
+    ("omni_math", {"answer": "\\frac{1}{2^{15}"}, "field 'answer': expected an answer that can be compared (the"),
     ("cruxeval", {"output": "f(1)"}, "field 'output': expected a Python literal, got 'f(1)'"),
     ("cruxeval", {"output": "["}, "field 'output'"),
     ("lost_in_conversation", {"shards": SHARDS[:1]}, "field 'shards': expected at least 2 shards"),

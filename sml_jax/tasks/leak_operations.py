@@ -1,0 +1,79 @@
+"""The words and signs for what is done with numbers, and doing it."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+from sml_jax.tasks import exact
+from sml_jax.tasks.exact import Sum, Value
+
+INFIX: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
+    "plus": (((), "+"),), "minus": (((), "-"),), "times": (((), "*"),), "over": (((), "/"),), "without": (((),
+    "-"),), "less": (
+        (("than",), "r"), ((), "-")), "multiplied": ((("by",), "*"),), "divided": (
+        (("by",), "/"), (("among",), "/"), (("between",), "/"), (("into",), "/")), "split": (
+        (("among",), "/"), (("between",), "/"), (("into",), "/")), "shared": ((("among",), "/"), (("between",), "/")),
+    "out": ((("of",), "/"),), "increased": ((("by",), "+"),), "decreased": ((("by",), "-"),),
+    "reduced": ((("by",), "-"),), "fewer": ((("than",), "r"),), "more": ((("than",), "+"),),
+    "take": ((("away",), "-"),), "taken": ((("away", "from"), "r"), (("from",), "r")),
+    "subtracted": ((("from",), "r"),), "removed": ((("from",), "r"),), "deducted": ((("from",), "r"),),
+    "goes": ((("into",), "d"),), "go": ((("into",), "d"),), "fits": ((("into",), "d"),), "fit": ((("into",), "d"),),
+    "added": ((("to",), "+"),), "combined": ((("with",), "+"),), "together": ((("with",), "+"),),
+    "groups": ((("of",), "*"),), "sets": ((("of",), "*"),), "rows": ((("of",), "*"),), "lots": ((("of",), "*"),),
+    "raised": ((("to", "the", "power", "of"), "^"), (("to", "the", "power"), "^"), (("to", "the"), "^")),
+    "to": ((("the", "power", "of"), "^"), (("the", "power"), "^")), "choose": (((), "c"),), "mod": (((), "m"),),
+    "modulo": (((), "m"),)}
+SYMBOLS = {"+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "**": "^", "\\times": "*", "\\cdot": "*", "\\div": "/",
+            "\\ast": "*", "\\pm": ""}
+LEVEL = {"+": 1, "-": 1, "r": 1, "*": 2, "/": 2, "m": 2, "d": 2, "c": 3, "^": 3}
+TIMES = {"twice": 2, "double": 2, "doubling": 2, "triple": 3, "tripling": 3, "thrice": 3, "quadruple": 4,
+          "halve": Fraction(1, 2), "halving": Fraction(1, 2)}
+BEHIND = {"doubled": 2, "tripled": 3, "quadrupled": 4, "halved": Fraction(1, 2)}
+NOUNS = {"sum": "+", "total": "+", "product": "*", "difference": "-", "quotient": "/", "ratio": "/", "average": "a",
+          "mean": "a"}
+VERBS = {"add": "+", "adding": "+", "sum": "+", "summing": "+", "combine": "+", "combining": "+", "total": "+",
+          "subtract": "-", "subtracting": "-", "take": "-", "taking": "-", "deduct": "-", "deducting": "-",
+          "remove": "-", "removing": "-", "multiply": "*", "multiplying": "*", "divide": "/", "dividing": "/",
+          "reduce": "-", "decrease": "-", "lower": "-", "increase": "+", "raise": "+", "split": "/",
+          "splitting": "/", "share": "/", "sharing": "/"}
+THEM = {"them", "these", "those", "both", "two", "together", "all", "everything"}
+OPERATIONS = frozenset({*INFIX, *TIMES, *BEHIND, *NOUNS, *VERBS, "half", "squared", "cubed", "root",
+    "percent"} - {"to", "out"})
+"""Words that name what is done with numbers."""
+IT = {"it", "that", "this", "result", "sum", "product", "total", "difference", "quotient", "number", "answer"}
+STOP = {"off", "and", "or", "to", "from", "by", "with", "then", "so", "is", "are", "equals", "equal", "which",
+    "but", "if",
+         "into", "among", "between", "because", "since", "when", "was", "were", "gives", "makes", "get", "gets",
+         "than", "have", "has", "you", "not", "while", "where", "plus", "minus", "times", "remember", "check"}
+DROPPED = {"\\left", "\\right", "\\displaystyle", "\\quad", "\\,", "\\;", "\\!", "\\ ", "\\:", "\\(", "\\)", "\\[",
+            "\\]", "\\$", "\\{", "\\}", "\\big", "\\Big", "|", "\\mathrm"}
+FRACTIONS = {"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"}
+FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "max", "min", "gcd", "lcm", "mod", "exp", "det", "and", "or", "if"}
+
+
+def apply(op: str, a: Value, b: Value) -> Value | None:
+  if op == "+":
+    return exact.add(a, b)
+  if op in "-r":
+    negative = exact.multiply(b if op == "-" else a, Fraction(-1))
+    return None if negative is None else exact.add(a if op == "-" else b, negative)
+  if op == "*":
+    return exact.multiply(a, b)
+  if op == "/":
+    return exact.divide(a, b)
+  if op == "d":
+    return exact.divide(b, a)
+  if op == "c":
+    return exact.choose(a, b)
+  if op == "m":
+    return a % b if isinstance(a, Fraction) and isinstance(b, Fraction) and b else None
+  return exact.power(a, b)
+
+
+def fold(op: str, values: list[Value]) -> Value | None:
+  out: Value | None = values[0]
+  for value in values[1:]:
+    out = None if out is None else apply("+" if op == "a" else op, out, value)
+  if out is None or isinstance(out, Sum):
+    return out
+  return out / len(values) if op == "a" else abs(out) if op == "-" else out
