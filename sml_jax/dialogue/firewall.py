@@ -14,6 +14,8 @@ from sml_jax.tasks.task import Task
 
 Policy = Literal["off", "mark", "redact", "resample", "drop"]
 REDACTED = "[...]"
+MOST_CUTS = 16
+"""Of a reply that leaks in more places than these nothing is shown."""
 
 
 class Firewall:
@@ -49,13 +51,11 @@ class Firewall:
 
   def _redacted(self, task: Task, dialogue: Dialogue, reply: Reply, leak: Leak | None) -> Reply:
     text = reply.text
-    for _ in range(8):
+    for _ in range(MOST_CUTS):
       if leak is None:
         return dataclasses.replace(reply, text=text, stopped=1)
-      cut = text.replace(leak.span, REDACTED) if leak.span else text
-      if cut == text:
-        break
-      text, leak = cut, leak_of(self.source, task, dialogue, cut)
+      text = text[: leak.start] + REDACTED + text[leak.end :]
+      leak = leak_of(self.source, task, dialogue, text)
     return dropped(1)
 
   def _resampled(self, tasks, dialogues, out: list[Reply | None], found: dict[int, Leak]) -> list[Reply | None]:
