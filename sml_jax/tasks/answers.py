@@ -27,8 +27,11 @@ from sml_jax.tasks.numbers import denied, last_number, one_number, parse_number
 Verdict = Literal["equal", "differs", "no_answer", "unparsable", "timeout"]
 Kind = Literal["answer", "response"]
 
-_MARK = re.compile(r"####|\banswer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
-_SENTENCE = re.compile(r"\n|\.(?=\s|$)|[;!?](?=\s|$)")
+_MARK = re.compile(r"####|<answer>|\banswer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+# "I do not think that the answer is", "If the answer is"
+_UNSAID = re.compile(r"(?:n't|\b(?:not|never|false|doubt|if|whether|unless))(?:\s+(?:think|believe|say|true|sure|"
+                     r"certain|that|know|if|whether|the|case|final|correct|right|my|your))*\s*$", re.IGNORECASE)
+_SENTENCE = re.compile(r"\n|\.(?=\s|$)|[;!?](?=\s|$)|</answer>")
 _DRESS = " \t\r\n*_:$"
 _CUT = re.compile(r"(?:[-+*/^_=<>,(\[{\\]|\\(?:frac|sqrt|cdot|times|left|le|ge|leq|geq|binom|text))\s*$")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
@@ -122,9 +125,10 @@ def extract(response: str, gold: str) -> str | None:
   r"""The answer that a turn gives, as it stands there, or None.
 
   Thinking (<think>...</think>) and quotations are not read; a turn in the middle of thinking has no answer. Then: the
-  \boxed{}; if there is none, what stands behind the last "####"; else behind the last "answer is" or "answer:", up to
-  the end of the sentence; else, where the gold is a number, the last number. No answer is: several boxes that differ
-  (but where the gold is a list), a number beside another ("5 or 6"), what is taken back ("not 5", "5 is wrong").
+  \boxed{}; if there is none, what stands behind the last "####"; else behind the last "answer is", "answer:" or
+  <answer>, up to the end of the sentence; else, where the gold is a number, the last number. No answer is: several
+  boxes that differ (but where the gold is a list), a number beside another ("5 or 6"), what is taken back ("not 5", "5
+  is wrong").
   """
   text = spoken(response)
   if text is None:
@@ -136,6 +140,9 @@ def extract(response: str, gold: str) -> str | None:
     return boxes[0] if len(boxes) == 1 else ", ".join(boxes) if _is_list(gold) else None
   marks = list(_MARK.finditer(text))
   if marks:
+    marks = [m for m in marks if not _UNSAID.search(text[max(0, m.start() - 80):m.start()])]
+    if not marks:
+      return None
     chosen = [m for m in marks if m[0] == "####"] or marks
     return _marked(text[chosen[-1].end():], is_number(gold))
   found = last_number(text) if is_number(gold) else None
@@ -165,12 +172,10 @@ def _cheap(gold: str, given: str | None) -> Verdict | None:
   """The verdict, if it needs no process; None if it does."""
   if given is None or not given.strip(_DRESS):
     return "no_answer"
-  if gold_problem(gold):
+  if symbolic.too_big(given) or gold_problem(gold):
     return "unparsable"
   if canonical(gold) == canonical(given):
     return "equal"
-  if symbolic.too_big(_bare(given)):
-    return "unparsable"
   verdicts = [_cheap_one(one, given) for one in _alternatives(gold)]
   return next((v for v in ("equal", None, "unparsable") if v in verdicts), "differs")
 

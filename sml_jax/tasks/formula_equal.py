@@ -28,13 +28,18 @@ def equal(gold: Node, given: Node, same: Same) -> bool:
 
   The conventions: a list without braces is a set of at least two, in any order, and each as often; with braces the
   same; (1, 2) is ordered, and a bare "1, 2" may stand for it in that order; 5 is not {5}; x = 5 is 5 if one of them has
-  no name; a unit may be left out but not be another; 12 degrees are 12; 60% is 60 and never 0.6; \pm stands for two
-  values; 0 < x <= 1 is the interval (0, 1].
+  no name; so is (x, y) = (1, 2) the pair, and |S| = 5 or AB = 5 the number; a unit may be left out but not be another;
+  12 degrees are 12; 60% is 60 and never 0.6; \pm stands for two values; 0 < x <= 1 is the interval (0, 1]; the gold
+  (0, 1) is a point.
 
   Raises:
     Unsure: it can not be decided.
   """
   gold, given = _gathered(_spread(gold)), _gathered(_spread(given))
+  if "rel" not in gold.ops:
+    given = _unnamed(given)
+  elif "rel" not in given.ops:
+    gold = _unnamed(gold)
   if gold.key == given.key:
     return all(defined(x) for x in (gold, given))
   if _assigns(given) and not _assigns(gold) and gold.op != "rel":
@@ -42,8 +47,10 @@ def equal(gold: Node, given: Node, same: Same) -> bool:
     return all(equal(gold, member, same) for member in given.args[1:])
   if _assigns(gold) and not _relates(given):
     return all(equal(member, given, same) for member in gold.args[1:])
-  if given.op == "rel" and gold.scalar and set(given.value) == {"="}:
-    return all(equal(gold, member, same) for member in given.args)  # 2^3 = 8
+  if given.op == "rel" and gold.op != "rel" and set(given.value) == {"="}:
+    named = not gold.symbols and _quantity(given.args[0])
+    if named or gold.scalar:  # |S| = 8, 2^3 = 8
+      return all(equal(gold, member, same) for member in given.args[named:])
   if "rel" in (gold.op, given.op):
     return _same_relation(gold, given, same)
   if "unit" in (gold.op, given.op):
@@ -100,8 +107,10 @@ def _same_at_points(a: Node, b: Node, salt: str, digits: int) -> bool:
   logs = "log" in a.ops | b.ops
   imaginary = "i" in a.ops | b.ops
   source, met = random.Random(salt), 0
-  for _ in range(_TRIES):
+  for attempt in range(_TRIES):
     letters = {name: draw(source, counts) for name in names}
+    if attempt == 0 and not counts:
+      letters = {name: -abs(x) for name, x in letters.items()}  # |x| is not x
     letters["\\log"] = draw(source, False)
     try:
       found = [_value(x, letters, digits) for x in (a, b)]
@@ -142,13 +151,16 @@ def draw(source: random.Random, natural: bool) -> Fraction:
 
 
 def counting(*nodes: Node) -> bool:
-  """Whether the letters of a formula have to be natural numbers."""
-  return any(_counts(part) for node in nodes for part in walk(node))
+  """Whether the letters of formulas have to be natural numbers. Where all that says so are floors, and those in each of
+  them, the letters must have such names: n, not x."""
+  whole = all(name.lstrip("\\")[0] in "ijklmnpqKLMNPQ" for node in nodes for name in node.symbols)
+  return any(_counts(part) for node in nodes for part in walk(node)) or (
+      whole and all(node.ops & {"floor", "ceil"} for node in nodes))
 
 
 def _counts(x: Node) -> bool:
   if x.op == "fn":
-    return x.value in ("factorial", "binom", "floor", "ceil")
+    return x.value in ("factorial", "binom")
   return x.op == "pow" and bool(x.args[1].symbols) and x.args[0].op == "num" and x.args[0].value < 0
 
 
@@ -187,6 +199,24 @@ def _signed(x: Node, sign: int) -> Node:
 
 def _assigns(x: Node) -> bool:
   return x.op == "rel" and x.args[0].op == "sym" and set(x.value) == {"="}
+
+
+def _quantity(x: Node) -> bool:
+  """Whether letters are all that a scalar is of, as in |S|, AB and a + b."""
+  return bool(x.symbols) and x.ops <= {"sym", "add", "mul", "fn", "abs"}
+
+
+def _unnamed(x: Node) -> Node:
+  """(x, y) = (1, 2), (2, 1) without the names, which must be in the order of the alphabet."""
+  items = []
+  for a in x.args if x.op == "list" else (x,):
+    if a.op == "rel" and a.value == ("=",) and a.args[0].op == a.args[1].op == "tuple":
+      names = [b.value for b in a.args[0].args if b.op == "sym"]
+      if len(names) != len(a.args[0].args) or names != sorted(set(names)):
+        return x
+      a = a.args[1]
+    items.append(a)
+  return items[0] if x.op != "list" else Node("list", tuple(items))
 
 
 def _relates(x: Node) -> bool:
@@ -258,7 +288,8 @@ def _in_any_order(a: Sequence[Node], b: Sequence[Node], same: Same) -> bool:
 
 
 def _same_relation(gold: Node, given: Node, same: Same) -> bool:
-  a, b = _as_interval(gold), _as_interval(given)
+  gold, given = _member(gold, given), _member(given, gold)
+  a, b = _as_interval(gold), _as_interval(given, sure=gold.op == "rel")
   if a and b and (gold.op, given.op) != ("rel", "rel"):
     return a.value == b.value and _in_order(a.args, b.args, same)
   if (gold.op, given.op) != ("rel", "rel") or len(gold.args) != len(given.args):
@@ -278,12 +309,17 @@ def _minus(a: Node, b: Node) -> Node:
   return total(a, product(num(-1), b))
 
 
-def _as_interval(x: Node) -> Node | None:
+def _member(x: Node, other: Node) -> Node:
+  """The interval of "x \\in (0, 1)", beside what else is said of x."""
+  named = _assigns(x) and x.args[1].op == "tuple" and other.op == "rel" and not _assigns(other)
+  return x.args[1] if named and x.args[0].symbols == other.symbols else x
+
+
+def _as_interval(x: Node, sure: bool = False) -> Node | None:
   """An interval, or what a letter between two bounds says, as a tuple; (0, 1) could be a point and is not taken for one
-  unless a bound is infinite."""
+  unless that is sure or a bound is infinite."""
   if x.op == "tuple" and len(x.args) == 2:
-    sure = x.value != "()" or any("inf" in a.ops for a in x.args)
-    return x if sure else None
+    return x if sure or x.value != "()" or any("inf" in a.ops for a in x.args) else None
   if x.op != "rel" or set(x.value) & {"=", "!="}:
     return None
   members, signs = x.args, x.value

@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 
 from sml_jax.tasks.formula import Node
-from sml_jax.tasks.formula_terms import Terms
+from sml_jax.tasks.formula_terms import FUNCTION_NAMES, Terms
 from sml_jax.tasks.formula_tokens import RELATIONS, Unreadable, tokenize
 
 MAX_CHARACTERS = 2_000
@@ -68,10 +68,11 @@ class _Answers(Terms):
     return False
 
   def _name(self) -> Node | None:
-    r"""The x of "x = 1, 2" or "x \in [0, 1]", where no other relation follows. Also f(x)."""
+    r"""The x of "x = 1, 2" or "x \in [0, 1]", where no other relation follows. Also f(x) and f(3)."""
     kinds = [t.kind for t in self.tokens]
     for length in (1, 4):
-      call = length == 1 or kinds[1:4] == ["(", "letter", ")"]
+      call = length == 1 or kinds[1:4] == ["(", "letter", ")"] or (
+          kinds[1:4] == ["(", "number", ")"] and self.tokens[0].text in FUNCTION_NAMES)
       if kinds[0] == "letter" and call and len(kinds) > length + 1 and kinds[length] in ("=", "\\in"):
         if sum(kind in RELATIONS or kind == "\\in" for kind in kinds) == 1:
           name = "".join(t.text for t in self.tokens[:length])

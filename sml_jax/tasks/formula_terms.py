@@ -12,6 +12,7 @@ _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log
 _CONSTANTS = {"\\pi": "pi", "\\infty": "inf"}
 _GREEK = ("alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta kappa lambda mu nu xi rho sigma tau phi "
           "varphi chi psi omega Gamma Delta Theta Lambda Xi Sigma Phi Psi Omega ell").split()
+FUNCTION_NAMES = "fghFGPQ"
 _ENDS = "it ends in the middle"
 _CLOSING = {"(": ")]", "[": "])", "\\{": ("\\}",)}
 # A plural noun behind a number is what was counted, but these change the number or add another.
@@ -19,6 +20,8 @@ _NO_NOUNS = frozenset(
     "plus minus times less is was as thousands hundreds millions billions trillions dozens tens pairs scores grosses "
     "halves thirds quarters fourths fifths sixths sevenths eighths ninths tenths hundredths thousandths millionths "
     "factors powers others versus unless squares cubes roots sometimes perhaps always squareroots ones".split())
+_ADJECTIVES = frozenset("distinct different positive possible ordered real total".split())
+_POWERS = {"square": "^2", "sq": "^2", "cubic": "^3"}
 
 
 class Terms:
@@ -42,13 +45,17 @@ class Terms:
     if self._here().kind == "%":
       self._next()
       return "%"
-    names = []
+    names, power = [], ""
     while self._here().kind == "word" and self._here().text not in ("and", "or"):
       word = self._next().text
+      if word in _POWERS or (plain and word in _ADJECTIVES):  # of the word behind it
+        if self._here().kind != "word":
+          raise Unreadable("a unit that is cut off")
+        power = power or _POWERS.get(word, "")
+        continue
       noun = plain and not names and len(word) > 3 and word.endswith("s") and word not in _NO_NOUNS
       if word not in UNITS and not noun:
         raise Unreadable(f"the word {word!r}")
-      power = ""
       if self._peek("^"):
         self._next()
         exponent = self._argument()
@@ -56,6 +63,7 @@ class Terms:
           raise Unreadable("the power of a unit")
         power = f"^{exponent.value}"
       names.append(UNITS.get(word, word) + power)
+      power = ""
       if self._peek("/"):
         self._next()
         names.append("/")
@@ -95,11 +103,11 @@ class Terms:
       elif self._starts_factor():
         if slashed:
           raise Unreadable("a product behind a slash")
-        first, apart = self._here(), self._here().spaced or self.tokens[self.at - 1].kind == ")"
+        first, apart = self._here(), self._here().spaced or self.tokens[self.at - 1].kind in ")!"
         y = self._factor()
         _need_scalars(x, y)
         # 2 3, x2 and \frac{1}{2}\frac{1}{3} could be meant otherwise; 2(3) could not.
-        glued = (y.op == "num" and not apart) or (_numeral(last) and not y.op == last.op == "pow")
+        glued = (y.op == "num" and not apart) or (_numeral(last) and not y.op == last.op in ("pow", "fn"))
         if first.kind == "number" and glued:
           raise Unreadable("a number right behind another factor")
         if first.text == "\\frac" and last.op in ("num", "div") and _numeral(last) and _numeral(y):
@@ -193,7 +201,7 @@ class Terms:
       return Node("sym", (), f"{text}_{self._argument().key}")
     if text in ("e", "i"):
       return Node("const", (), text)
-    if text in "fghFGPQ" and self._peek("("):
+    if text in FUNCTION_NAMES and self._peek("("):
       raise Unreadable(f"the function {text}")
     return Node("sym", (), text)
 

@@ -26,7 +26,7 @@ RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "
 _COUNTED = ("inch|inches in|foot|feet ft|mile|miles|mi|meter|meters|metre|metres m|centimeter|centimeters|cm|"
             "millimeter|millimeters|mm|kilometer|kilometers|km|gram|grams|g|kilogram|kilograms|kg|liter|liters|litre|litres|L|"
             "second|seconds|sec|s|minute|minutes|min|hour|hours|hr|h|day|days|week|weeks|month|months|year|years|"
-            "dollar|dollars|cent|cents|euro|euros|pound|pounds|degree|degrees|deg|percent|unit|units|square|sq|cubic|"
+            "dollar|dollars|cent|cents|euro|euros|pound|pounds|degree|degrees|deg|percent|unit|units|"
             "mph|per|way|ways|integer|integers|digit|digits|point|points|edge|edges|time|times|people|person|children|"
             "men|women|C|F|K|radian|radians|rad|yard|yards")
 UNITS: dict[str, str] = {name: name for name in re.split(r"[|\s]", _COUNTED) if name != "times"} | {
@@ -36,7 +36,7 @@ UNITS: dict[str, str] = {name: name for name in re.split(r"[|\s]", _COUNTED) if 
     "kilograms": "kg", "kilogram": "kg", "liters": "L", "liter": "L", "litre": "L", "litres": "L", "seconds": "s",
     "second": "s", "sec": "s", "minutes": "min", "minute": "min", "hours": "h", "hour": "h", "hr": "h",
     "degrees": "deg", "degree": "deg", "percent": "%", "dollar": "dollars", "cent": "cents", "radians": "rad",
-    "radian": "rad", "days": "day", "weeks": "week", "months": "month", "years": "year", "sq": "square",
+    "radian": "rad", "days": "day", "weeks": "week", "months": "month", "years": "year",
     "way": "ways", "point": "points", "yards": "yard", "euro": "euros", "pound": "pounds"}
 """Word behind a number -> its one name; "" says nothing."""
 
@@ -76,6 +76,7 @@ _TOKEN = re.compile(r"(?P<number>(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][+-]?\d{1,3}(?![\
 def tokenize(text: str, thousands: bool = True) -> Iterator[Token]:
   """The tokens of an answer. Raises Unreadable at the first character or command that is none."""
   text = "".join(_CHARACTERS.get(c, c) for c in text)
+  text = text.replace("<=", "\\le ").replace(">=", "\\ge ").replace("\\degree", "^\\circ ")
   for c in text:
     if not c.isascii() or unicodedata.category(c) == "Cc":
       raise Unreadable(f"the character {c!r}")

@@ -6,14 +6,16 @@ import functools
 import re
 from fractions import Fraction
 
-from sml_jax.tasks.numbers import denied, parse_number
+from sml_jax.tasks.numbers import denied, one_number, parse_number
 
 BOX = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the formula
-_THINK = re.compile(r"<(/?)think(?:ing)?>", re.IGNORECASE)
+_THINK = re.compile(r"<(/?)(?:think(?:ing)?|thought|reasoning)>", re.IGNORECASE)
 _QUOTED = re.compile(r'"[^"\n]{1,300}"|\u201c[^\u201d\n]{1,300}\u201d|^[ \t]*>[^\n]*', re.MULTILINE)
 _DRESS = re.compile(r"\\[()\[\]]|[\s$.*]")
-_OTHER = re.compile(r"[\s$.,;?!)\\\]*}]*\b(?:or|otherwise|alternatively)\b", re.IGNORECASE)
+_OTHER = re.compile(r"[\s$.,;?!()\\\]*}]*\b(?:or|otherwise|alternatively)\b(?! (?:about|approximately|roughly)\b)",
+                    re.IGNORECASE)
+_NEGATED = re.compile(r"(?:[=($]\s*[-\u2212]|\\neq?|\u2260)\s*$")
 _SAME = tuple((re.compile(pattern), to) for pattern, to in (
     (r"\{,\}|,\\!", ","),
     (r"\\%", "%"),
@@ -21,10 +23,10 @@ _SAME = tuple((re.compile(pattern), to) for pattern, to in (
     (r"\\(?:text|textbf|textrm|mathrm|mbox)\s*\{([^{}]*)\}", r"\1"),
     (r"(?:\\?\$|\\[()\[\],;:! ]|~|\\(?:left|right|displaystyle|quad)(?![A-Za-z])|\s)+", " "),
     (r"\\frac ?(\d) ?(\d)", r"\\frac{\1}{\2}"),
+    (r"_\{(\w)\}", r"_\1"),
 ))
 # Where a space says nothing: behind a command and before a digit, and anywhere but between two letters or digits.
 _SPACES = re.compile(r"(\\[A-Za-z]+) (?=\d)|(?<!\w) | (?!\w)")
-_FRACTION = re.compile(r"(-?)\\frac ?\{ ?(-?\d+) ?\} ?\{ ?(\d+) ?\}")
 _UNDRESSED = 10_000  # characters; no answer is longer
 
 
@@ -85,10 +87,12 @@ def box_answers(text: str) -> list[str] | None:
     inside = text[start:end].strip()
     if not inside:
       continue
-    behind = text[end + 1:end + 81]
-    if denied(text[max(0, begin - 80):begin], behind) or (_OTHER.match(behind) and not BOX.search(behind)):
+    form, before, behind = canonical(inside), text[max(0, begin - 80):begin], text[end + 1:end + 81]
+    other = None if BOX.search(behind) else _OTHER.match(behind)
+    again = other and one_number(behind[other.end():])  # "or 0.75", behind \frac{3}{4}
+    if denied(before, behind) or _NEGATED.search(before) or (other and not (again and again.value == form)):
       return None
-    answers.setdefault(canonical(inside), inside)
+    answers.setdefault(form, inside)
   return [inside for form, inside in answers.items() if form != ""]
 
 
@@ -106,8 +110,7 @@ def canonical(answer: str) -> Fraction | str:
   for pattern, to in _SAME:
     answer = pattern.sub(to, answer)
   answer = answer.strip().removesuffix(".").strip()
-  fraction = _FRACTION.fullmatch(answer)
-  number = None if "%" in answer else parse_number(fraction.expand(r"\1\2/\3") if fraction else answer)
+  number = None if "%" in answer else parse_number(answer)
   # After that: "3, 440" is two numbers.
   return _SPACES.sub(r"\1", answer) if number is None else number
 

@@ -22,16 +22,22 @@ _MARKER = re.compile(r"####|\\boxed\{|\banswer is", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|$)|####|\\boxed\{|\banswer is", re.IGNORECASE)
 _CALCULATION = re.compile(r"<<[^<>]*>>")
 _NOT = re.compile(r"\bnot\b|n't\b|\bnever\b", re.IGNORECASE)
-_DENIED = re.compile(r"(?:\b(?:not|never|cannot|neither|nor|than|at least|at most|either)|n't)"
+_DENIED = re.compile(r"(?:\b(?:not|never|cannot|neither|nor|than|except|at least|at most|either)|n't)"
                      r"(?:\s+(?:be|equal|to|the|an?|answer|actually|really|simply|just|exactly|is|as|was))*[\s:*$\\(]*$",
                      re.IGNORECASE)
 _REFUSED = re.compile(r"[^.;!?\n]{0,40}?(?:\b(?:is|was|are|looks|seems)(?:\s+\w+)?\s+"
                       r"(?:wrong|incorrect|not|false|impossible)\b|\bisn't\b|\bwasn't\b)", re.IGNORECASE)
 # What makes another number of the one before or behind it.
-_BEFORE = re.compile(r"(?:\^\s*\{?|\*\*(?<=\d\*\*)|[±<>≤≥≠≈]\s*|\\(?:pm|mp|l[et]q?|g[et]q?|neq?)\s*|\bnot\s*=\s*)$")
-_BEHIND = re.compile(r"\s*\^|\*\*\d|_|\s*[x×]\s*\d|[*_]*\s*\?|\s*(?:hundred|thousand|million|billion|trillion)s?\b",
-                     re.IGNORECASE)
+_BEFORE = re.compile(r"(?:\^\s*\{?|\*\*(?<=\d\*\*)|[±<>≤≥≠≈√]\s*|\\(?:pm|mp|l[et]q?|g[et]q?|neq?)\s*|"
+                     r"(?:\bsqrt|\\(?:sqrt|log|ln))\s*[({]?|\bnot\s*=\s*)$")
+_BEHIND = re.compile(r"\s*\^|\*\*\d|_|\s*[x×]\s*\d|[*_]*\s*\?|\s*(?:π|\\pi|\\sqrt|√)|[abeijnqruvwxyz](?![A-Za-z])|"
+                     r"(?-i:[kKMB])\b|\s*(?:dozen|hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\^(?:\{[23]\}|[23])(?!\d)")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}(?!\s*(?:\.?\d|\\[dtc]?frac))", re.ASCII)
+# A remark in brackets with words or signs in it, "18 (9 eggs at $2)", but for one that offers something else.
+_REMARK = re.compile(r"(?<=\d)([*$\\)]* ?[A-Za-z%]*[*$]*)\s+\((?=[^()\n]*[A-Za-z=×*/+])"
+                     r"(?![^()\n]*(?:\?|\b(?:or|not|no|maybe|perhaps|possibly|alternatively|otherwise|if|unless|but|could|"
+                     r"might)\b))[^()\n]*\)", re.IGNORECASE)
 _THOUSANDS = re.compile(r"(?<=\d)(?:\{,\}|,\\!|\\,)(?=\d{3}(?!\d))", re.ASCII)
 _LONE_MINUS = re.compile(r"((?:[=(]|\bis|\bequals)\s*)-\s+(?=[\d.$])", re.IGNORECASE)
 
@@ -75,7 +81,7 @@ def one_number(text: str) -> Found | None:
     if end[0] == "?":
       return None
     span = span[:end.start()]
-  span = span.rpartition("=")[2]
+  span = _REMARK.sub(r"\1", span).rpartition("=")[2]
   numbers = [_found(span, match) for match in _TOKEN.finditer(span)]
   if not numbers or _NOT.search(span[:numbers[0].start]) or _denied(span, numbers[-1]):
     return None
@@ -121,7 +127,8 @@ def _denied(text: str, number: Found) -> bool:
 
 
 def _clean(text: str) -> str:
-  text = _CALCULATION.sub(" ", text.replace("−", "-").replace("\\$", "$").replace("\\%", "%"))
+  text = _CALCULATION.sub(" ", text.replace("−", "-").replace("–", "-").replace("\\$", "$").replace("\\%", "%"))
+  text = _FRACTION.sub(lambda m: f"{' ' * text[m.start() - 1:m.start()].isdigit()}{m[1]}/{m[2]}", text)
   return _LONE_MINUS.sub(r"\1-", _UNIT_POWER.sub(" ", _THOUSANDS.sub(",", text)))
 
 

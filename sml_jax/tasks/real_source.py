@@ -197,11 +197,11 @@ class Loader:
             fits.append(name)
         except DataError:
           continue
-      if len(fits) == 1:
-        return fits[0], SCHEMAS[fits[0]]
-      found = f"could be of {' or '.join(fits)}" if fits else f"has the fields {', '.join(row)} and fits no data set"
-      raise DataError(f"{location}: its first row {found}; name it behind the location: {location}#NAME, "
-                      f"NAME one of {', '.join(SCHEMAS)}")
+      if fits:
+        name = max(fits, key=lambda name: len(SCHEMAS[name].fields))  # the one that asks for most
+        return name, SCHEMAS[name]
+      raise DataError(f"{location}: its first row has the fields {', '.join(row)} and fits no data set; name it behind "
+                      f"the location, {location}#NAME, to see why: {', '.join(SCHEMAS)}")
     raise DataError(f"{location}: holds no rows")
 
 

@@ -9,6 +9,8 @@ import sys
 import pytest
 from toy import read_json
 
+from sml_jax.data.store import read_dialogues
+
 sys.path.append(str(pathlib.Path(__file__).parents[1] / "dialogue"))
 from api_server import start_server
 
@@ -124,3 +126,54 @@ def test_what_is_missing_is_said_at_once(program, data, tmp_path):
       url = "http://127.0.0.1:9/v1"
 
     assert message in last_line(program, arguments(data, tmp_path / "run", Nowhere, **keys))
+
+
+CAST = '''
+"""One served model in every role: it looks at what it is asked to be."""
+import re
+
+
+def everybody(messages, body, options):
+  system = messages[0]["content"]
+  if "Still to tell" in system:
+    told = re.search(r"Still to tell[^\\n]*\\n(\\d+): ([^\\n]*)", system)
+    return '{"response": "oh, ' + told[2] + '", "shard_id": ' + told[1] + "}"
+  if "<turn>" in system:
+    turn = re.search(r"<turn>\\n(.*)\\n</turn>", system, re.S)[1]
+    return '{"kind": "' + ("clarification" if turn.endswith("?") else "answer_attempt") + '"}'
+  return "<feedback>Look again.</feedback>"
+
+
+def curious(messages, body, options):
+  heard = [m["content"] for m in messages if m["role"] == "user"]
+  return "The answer is 7." if any("bob" in text for text in heard) else "How many more?"
+'''
+
+
+def test_a_served_lazy_user_and_judge_on_underspecified_tasks(program, tmp_path):
+  """The student asks until it has heard of Bob, who comes last."""
+  (tmp_path / "cast.py").write_text(CAST)
+  shards = ("how many pens?", "ann has 3", "bob has 4")
+  rows = [{
+      "task_id": f"sharded-GSM8K/{i}", "task": "math", "question": f"{q} Ann has 3, Bob has 4.", "answer": "7\n#### 7",
+      "shards": [{"shard_id": n + 1, "shard": s} for n, s in enumerate(shards)],
+  } for i, q in enumerate(QUESTIONS)]  # fmt: skip
+  (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  with start_server(policies=str(tmp_path / "cast.py")) as server:
+    more = {
+        "teacher_api.model": "everybody", "student_api.model": "curious", "dialogue.kinds": "api",
+        "dialogue.reveal": "every_turn", "tasks.source": f"jsonl:{tmp_path / 'rows.jsonl'}",
+        "stages.evaluation.suites": "lost_in_conversation_sharded", "stages.evaluation.tasks_per_suite": "4",
+        "stages.evaluation.modes": "sharded,snowball", "stages.evaluation.runs": "2",
+    }  # fmt: skip
+    program.ok(*arguments(tmp_path, tmp_path / "run", server, server, **more))
+  found = suites(tmp_path / "run")["lost_in_conversation_sharded"]
+  assert found["success_by_turn"] == [0, 0, 1, 1] and found["questions_per_dialogue"] == 2
+  assert found["premature_attempt_rate"] == 0 and found["clarification_rate"] == pytest.approx(2 / 3)
+  modes = found["lost_in_conversation"]["all"]["modes"]
+  assert modes["sharded"]["P"] == modes["snowball"]["P"] == 100
+  folder = tmp_path / "run/evaluation/pretrained/lost_in_conversation_sharded"
+  dialogues = list(read_dialogues(folder / "sampled"))
+  assert {d.turns[2].text for d in dialogues} == {"oh, ann has 3"} and {d.turns[4].shard for d in dialogues} == {3}
+  assert all(len(d.prompts.split()) == 4 for d in dialogues)
+  assert {d.turns[4].text.count("\n- ") for d in read_dialogues(folder / "mode_snowball")} == {2}

@@ -21,7 +21,8 @@ def made_up_gsm8k(folder: pathlib.Path) -> pathlib.Path:
   """Rows as OpenAI publishes them, so that the test does not need the real ones."""
   def row(i: int) -> dict[str, str]:
     a, b = 3 + i % 7, 2 + i // 7
-    question = f"Ann has {a} {WORDS[i % 4]} and buys {b} more. How many {WORDS[i % 4]} has Ann now, on day {i}?"
+    # No near copies of one another, which would all be in one part.
+    question = f"Ann{i} has {a} {WORDS[i % 4]}{i} and buys{i} {b} more of{i} these. How many now{i}?"
     return {"question": question, "answer": f"Ann has {a} + {b} = <<{a}+{b}={a + b}>>{a + b}.\n#### {a + b}"}
 
   (folder / "gsm8k").mkdir(parents=True)

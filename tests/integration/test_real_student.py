@@ -40,7 +40,9 @@ def tiny_gemma(folder: pathlib.Path) -> None:
 
 def made_up_rows(folder: pathlib.Path) -> None:
   (folder / "omni_math_rule").mkdir(parents=True)
-  text = "".join(json.dumps({"problem": f"What is {n} + 4?", "answer": str(n + 4)}) + "\n" for n in range(120))
+  # No near copies of one another, which would all be in one part.
+  rows = [{"problem": f"In case{n} and plan{n}: what{n} is {n} + 4?", "answer": str(n + 4)} for n in range(120)]
+  text = "".join(json.dumps(row) + "\n" for row in rows)
   (folder / "omni_math_rule" / "made_up.jsonl").write_text(text)
 
 

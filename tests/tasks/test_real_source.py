@@ -89,19 +89,30 @@ def test_sources_by_name_location_and_several(tmp_path):
     both.task("mbpp", "train", 0)
 
 
+@pytest.mark.parametrize("name, row", [
+    ("gsm8k", {"id": "gsm8k-train/0", **gsm8k_rows(1)[0], "solution": "so\n#### 3"}),
+    ("svamp", {"id": "svamp/1", "question": "q", "answer": "3"}),
+    ("lost_in_conversation", lic_row()),
+    ("omni_math", {"problem": "p", "answer": "3", "solution": "s"}),
+    ("mbpp", {"task_id": 1, "text": "t", "code": "def f(): return 1", "test_list": ["assert f() == 1"]}),
+])  # fmt: skip
+def test_a_location_tells_by_its_rows_what_it_holds(tmp_path, name, row):
+  path = write(tmp_path, "rows.jsonl", [row])
+  (task,) = Loader().load(f"jsonl:{path}").values()
+  assert task.domain == name
+
+
 @pytest.mark.parametrize("source, message", [
     ("gsm9k", "no data set 'gsm9k'; known: gsm8k, svamp"),
     ("jsonl:a.jsonl#nope", "no data set 'nope'"),
     ("jsonl:nothing.jsonl", "there is no such file: nothing.jsonl nor"),
     ("mbpp", r"holds none of mbpp/\*\.jsonl"),
     ("jsonl:odd.jsonl", "its first row has the fields x and fits no data set; name it behind the location"),
-    ("jsonl:two.jsonl", "its first row could be of gsm8k or svamp"),
     ("jsonl:empty.jsonl#gsm8k", "holds no rows of gsm8k"),
     ("jsonl:empty.jsonl", "holds no rows"),
 ])  # fmt: skip
 def test_what_is_no_source(tmp_path, source, message):
   write(tmp_path, "odd.jsonl", [{"x": 1}])
-  write(tmp_path, "two.jsonl", [{"question": "q", "answer": "3", "solution": "#### 3"}])
   write(tmp_path, "empty.jsonl", [""])
   with pytest.raises(UserError, match=message):
     source_of(tmp_path, source)
