@@ -9,8 +9,8 @@ From the paper: 2,000 problems, one epoch, g = 8, gamma = 0.7 over turns, no KL,
 evaluation, a frozen copy of the student as the teacher, P_Q(t) = 0.75^t. Not published, and chosen here: everything
 about the optimizer, 32 problems a step, temperature 1, the token limits, full fine-tuning, and that a reply which gives
 the answer away is written again. Evaluated on dev; for the final figures --config.stages.evaluation.part=test. DATA
-holds omni_math_rule/*.jsonl, of whose 2,821 rows tasks.shares leaves about 2,000 for training and 500 for the test. Other
-domains are evaluated too by --config.tasks.eval_source=livecodebench,lost_in_conversation and
+holds omni_math_rule/*.jsonl, of whose 2,821 rows tasks.shares leaves about 2,000 for training and 500 for the test.
+Other domains are evaluated too by --config.tasks.eval_source=livecodebench,lost_in_conversation and
 --config.stages.evaluation.suites=omni_math,livecodebench,lost_in_conversation_sharded.
 
 Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 62.61 of 95.74

@@ -155,7 +155,7 @@ def synthesize(run: Run, name: str, stage: ConfigDict) -> None:
       dialogues = run.table.play(params, tasks, sample_numbers(tasks), rules, run.key(name, chunk))
     if process == writer:
       record.write(chunk, process, dialogues)
-    run.progress.update(chunk, success=success(dialogues))
+    run.progress.update(chunk, success=success(dialogues), leaks=leak_rate(dialogues))
   parallel.wait_for_all(f"{name} played")
   if process == 0:
     build_dataset(record.folder, folder / "dataset")
@@ -305,7 +305,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
     metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read(), **run.api_stats()}
-    loop.log(step, metrics, success=success(dialogues))
+    loop.log(step, metrics, success=success(dialogues), leaks=metrics["leak_rate"])
   loop.finish()
 
 
@@ -382,7 +382,8 @@ def evaluate(run: Run, name: str, stage: ConfigDict) -> None:
       if jax.process_index() == 0:
         record.write(piece, 0, played)
     if dialogues:
-      run.progress.update(i, success=success(dialogues), note=f"{arm} {suite_name} {evaluator}")
+      note = f"{arm} {suite_name} {evaluator}"
+      run.progress.update(i, success=success(dialogues), leaks=leak_rate(dialogues), note=note)
   if jax.process_index() == 0:
     seconds = time.monotonic() - since
     report(run, name, stage, seconds)

@@ -55,8 +55,11 @@ def plan(config: ConfigDict, text: str) -> int:
 
   Raises:
     UserError: there is no such slice or no compiler for it, the mesh does not divide it, or a step does not compile for
-      another reason than memory.
+      another reason than memory; or the config computes nothing, or has a teacher that is no copy of the student.
   """
+  if config.student == "api" or config.dialogue.teacher_checkpoint:
+    key = "student" if config.student == "api" else "dialogue.teacher_checkpoint"
+    raise UserError(f"{key}: --plan knows the student and its own frozen copy alone")
   place = tpu_slice.find(text)
   mesh = parallel.make_mesh(**config.mesh, devices=place.devices)
   console = Console(highlight=False, soft_wrap=True)

@@ -51,10 +51,10 @@ class Run:
     self.config, self.progress = config, progress
     self.folder = epath.Path(folder)
     self.mesh = parallel.make_mesh(**config.mesh)
-    self.source = make_source(config)
     self.student = Student(config, self.mesh) if config.student == "model" else ServedStudent(config)
     self.renderer, self.model = self.student.renderer, self.student.model
     self.budget = token_budget(config)
+    self.source = make_source(config)
     own = {name: s.reward for name, s in config.stages.items() if s.kind == "rl"}
     self.rewards = {name: load(path, f"stages.{name}.reward") if path else None for name, path in own.items()}
     self.clients: dict[str, Client] = {}

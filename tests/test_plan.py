@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import types
@@ -316,3 +317,13 @@ def test_a_plan_that_does_not_fit(plans):
 ])  # fmt: skip
 def test_a_plan_that_cannot_be(plans, case, line):
   assert plans[case]["code"] == 1 and plans[case]["printed"].startswith(line)
+
+
+@pytest.mark.parametrize("change, key", [
+    ({"student": "api"}, "student"), ({"dialogue.teacher_checkpoint": "x"}, "dialogue.teacher_checkpoint")
+])  # fmt: skip
+def test_what_cannot_be_planned_is_said_at_once(change, key):
+  config = c.get_default()
+  config.update_from_flattened_dict(change)
+  with pytest.raises(UserError, match=f"^{re.escape(key)}: --plan knows"):
+    plan.plan(config, "v5e:1x1")

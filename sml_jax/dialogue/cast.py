@@ -66,7 +66,8 @@ class Cast:
     source = self._table.source
     if self._teachers is None:
       return source.teacher(feedback)
-    return Tutor(feedback, source, self._teachers.writer(key, student), self._prompts, self._table.fit)
+    writer = self._teachers.writer(key, student)
+    return Tutor(feedback, source, writer, self._prompts, self._table.fit, self._table.compat)
 
   def questioner(self, key: jax.Array, student: Params) -> Questioner | None:
     if self._questioners is None:

@@ -190,7 +190,7 @@ class Table:
       last.hidden = len(hidden_shards(task, dialogue))
       last.kind, last.reason = kind, self.source.reason(task, last.text)
       last.verdict = "no_attempt" if last.cut else verdict
-      dialogue.end = _end(task, dialogue, turn, rules)
+      dialogue.end = _end(task, dialogue, turn, rules, self.compat)
 
   def _ask_instead(
       self, live, tasks, dialogues, turn, rules: Rules, key, questioner: Questioner | None
@@ -267,7 +267,7 @@ def _wants_recap(task: Task, dialogue: Dialogue) -> bool:
   return task.reveal == "recap" and not told and not hidden_shards(task, dialogue)
 
 
-def _end(task: Task, dialogue: Dialogue, turn: int, rules: Rules) -> End | None:
+def _end(task: Task, dialogue: Dialogue, turn: int, rules: Rules, compat: Compat) -> End | None:
   """Why a dialogue ends with student turn number `turn`; None if it goes on."""
   last = dialogue.turns[-1]
   if last.cut:
@@ -280,7 +280,9 @@ def _end(task: Task, dialogue: Dialogue, turn: int, rules: Rules) -> End | None:
     return "hidden_failed"
   if task.reveal not in ("", "on_question") and last.hidden == 0 and not _wants_recap(task, dialogue):
     return "shards_done"
-  if turn >= min(rules.turns, task.turn_cap or rules.turns):
+  # The reference of Lost in Conversation has no cap; here the stage's is left.
+  capped = task.turn_cap is not None and not (task.form and compat == "reference")
+  if turn >= (min(rules.turns, task.turn_cap) if capped else rules.turns):
     return "turn_limit"
   return None
 

@@ -71,6 +71,16 @@ def hidden_shards(task: Task, dialogue: Dialogue) -> dict[int, str]:
   return {n: s for n, s in shards if n not in numbers and not any(s in t.text for t in said)}
 
 
+def offered_shards(task: Task, dialogue: Dialogue, compat: lic.Compat) -> dict[int, str]:
+  """Shards that a lazy user chooses from: the hidden ones.
+
+  The reference's SNOWBALL user never learns what it has told (defect 5 of its program), and may tell it again.
+  """
+  if compat == "reference" and task.reveal == "snowball":
+    return dict(list(enumerate(task.shards, 1))[1:])
+  return hidden_shards(task, dialogue)
+
+
 def tell_shard(task: Task, dialogue: Dialogue, shard: int, text: str) -> Reply:
   """The reply that states a shard, as the task's way of revealing has it."""
   if task.reveal == "snowball":

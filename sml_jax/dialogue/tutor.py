@@ -16,7 +16,16 @@ from sml_jax.dialogue import prompts
 from sml_jax.dialogue.prompts import Prompt, numbered
 from sml_jax.dialogue.record import QUESTION_KINDS, Dialogue, Feedback, Kind
 from sml_jax.dialogue.reply_parsing import feedback_of, kind_of, question_of, user_reply_of
-from sml_jax.dialogue.teacher import USUAL_WORDS, Reply, choose, hidden_shards, place_of, tell_shard
+from sml_jax.dialogue.teacher import (
+    USUAL_WORDS,
+    Reply,
+    choose,
+    hidden_shards,
+    offered_shards,
+    place_of,
+    tell_shard,
+)
+from sml_jax.tasks.lost_in_conversation import Compat
 from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
@@ -88,12 +97,17 @@ class Tutor:
     source: of the tasks, with what a teacher knows, and the words of arms that no model writes.
     writer: the model.
     fit: cuts a reply to what a student's context has room for.
+    compat: "reference" = a lazy user with the defects of Lost in Conversation's.
   """
 
   varies = True
 
-  def __init__(self, feedback: Feedback, source: Source, writer: Writer, files: Prompts, fit: Callable[[str], str]):
+  def __init__(
+      self, feedback: Feedback, source: Source, writer: Writer, files: Prompts, fit: Callable[[str], str],
+      compat: Compat = "fixed",
+  ):
     self.feedback, self.source, self.writer, self.prompts, self.fit = feedback, source, writer, files, fit
+    self.compat = compat
     self.hashes = files.hashes
     self._scripted = source.teacher(feedback) if feedback not in WRITTEN else None
     self._earlier: list[tuple[str, str]] = []
@@ -140,12 +154,12 @@ class Tutor:
     return prompt.fill(**fields, private=told(self.source.knowledge(task, dialogue)))
 
   def _as_user(self, task: Task, dialogue: Dialogue) -> str:
-    hidden = hidden_shards(task, dialogue)
+    hidden = offered_shards(task, dialogue, self.compat)
     revealed = {n: s for n, s in enumerate(task.shards, 1) if n not in hidden}
     return self.prompts.user.fill(revealed=numbered(revealed), hidden=numbered(hidden))
 
   def _user_reply(self, task: Task, dialogue: Dialogue, text: str | None) -> Reply | None:
-    said = user_reply_of(text, tuple(hidden_shards(task, dialogue))) if text else None
+    said = user_reply_of(text, tuple(offered_shards(task, dialogue, self.compat))) if text else None
     if said is None or not (words := self.fit(said[0])):
       return None
     return tell_shard(task, dialogue, said[1], words) if said[1] > 0 else Reply(words)

@@ -73,6 +73,7 @@ class Progress:
       step: int,
       *,
       success: float | None = None,
+      leaks: float | None = None,
       loss: float | None = None,
       tokens_per_second: float | None = None,
       mfu: float | None = None,
@@ -83,7 +84,7 @@ class Progress:
       return
     now = time.monotonic()
     self._first = self._first or (step, now)
-    line = status_line(success, loss, tokens_per_second, mfu, self._seconds_left(step, now), note)
+    line = status_line(success, loss, tokens_per_second, mfu, self._seconds_left(step, now), note, leaks)
     if self._live is not None:
       self._live.update(self._task, completed=step, line=line)
       self._live.refresh()
@@ -108,11 +109,14 @@ def status_line(
     mfu: float | None,
     seconds_left: float | None,
     note: str = "",
+    leaks: float | None = None,
 ) -> str:
-  """One line of numbers; what is None is left out."""
+  """One line of numbers; what is None is left out, and a leak rate of 0."""
   parts = []
   if success is not None:
     parts.append(f"success {success:.1%}")
+  if leaks:
+    parts.append(f"leaks {leaks:.1%}")
   if loss is not None:
     parts.append(f"loss {loss:.3f}")
   if tokens_per_second is not None:

@@ -7,7 +7,16 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from sml_jax.dialogue.record import QUESTION_KINDS, Dialogue, Feedback
-from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS, Reply, choose, hidden_shards, place_of, tell_shard
+from sml_jax.dialogue.teacher import (
+    TRY_AGAIN,
+    USUAL_WORDS,
+    Reply,
+    choose,
+    hidden_shards,
+    offered_shards,
+    place_of,
+    tell_shard,
+)
 from sml_jax.tasks.answers import extract, is_number
 from sml_jax.tasks.lost_in_conversation import choose_shard, utterance
 from sml_jax.tasks.numbers import parse_number
@@ -44,8 +53,9 @@ class AnswerTeacher:
     hidden, last = hidden_shards(task, dialogue), dialogue.turns[-1]
     asks = (last.kind or self.source.kind(task, last.text)) in QUESTION_KINDS
     if hidden and (task.reveal != "on_question" or asks):
-      shard = choose_shard(hidden, last.text)
-      return tell_shard(task, dialogue, shard, utterance(hidden[shard], self.compat))
+      offered = offered_shards(task, dialogue, self.compat)
+      shard = choose_shard(offered, last.text)
+      return tell_shard(task, dialogue, shard, utterance(offered[shard], self.compat))
     if self.feedback == "none":
       return ""
     if self.feedback == "try_again":

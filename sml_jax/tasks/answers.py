@@ -153,7 +153,7 @@ def _marked(text: str, number: bool) -> str | None:
   """The answer that a text begins with, up to the end of the sentence."""
   if number and (found := one_number(text)):
     return found.text
-  text = text.strip(_DRESS)
+  text = text.strip(_DRESS).removeprefix("\\[").lstrip()
   end = _SENTENCE.search(text)
   span = (text[:end.start()] if end else text).strip(_DRESS)
   if not span or denied("", " " + span) or re.match(r"(?:not|never|n't|either)\b", span, re.IGNORECASE):

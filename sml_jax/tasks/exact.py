@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from fractions import Fraction
 
-_BITS = 1024
+_BITS = 4096
 _TERMS = 40
 Term = tuple[int, tuple[tuple[str, int], ...]]  # the number under the root, and the letters with their powers
 Value = "Fraction | Sum"

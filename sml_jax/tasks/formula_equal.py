@@ -212,7 +212,7 @@ def _unnamed(x: Node) -> Node:
   for a in x.args if x.op == "list" else (x,):
     if a.op == "rel" and a.value == ("=",) and a.args[0].op == a.args[1].op == "tuple":
       names = [b.value for b in a.args[0].args if b.op == "sym"]
-      if len(names) != len(a.args[0].args) or names != sorted(set(names)):
+      if not len(names) == len(a.args[0].args) == len(a.args[1].args) or names != sorted(set(names)):
         return x
       a = a.args[1]
     items.append(a)

@@ -7,10 +7,11 @@ import collections
 import dataclasses
 import functools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from sml_jax.tasks import answers
+from sml_jax.errors import UserError
+from sml_jax.tasks import answers, symbolic
 from sml_jax.tasks import lost_in_conversation as lic
 from sml_jax.tasks.code_schemas import STDIN, has_tests
 from sml_jax.tasks.program import Problem, Report, extract_code, grade
@@ -67,6 +68,14 @@ class Judge:
   @functools.cached_property
   def _sandbox(self) -> Sandbox:
     return Sandbox(**self._limits)
+
+  def check(self, tasks: Iterable[Task]) -> None:
+    """Raises UserError at once if something is missing here that judging such tasks needs."""
+    forms = {task.form for task in tasks}
+    if "code" in forms:
+      self._sandbox  # noqa: B018 (made here, so that it is not missed in the middle of a run)
+    if "latex" in forms and not symbolic.available():
+      raise UserError("formulas are compared by Math-Verify: pip install 'math-verify[antlr4_13_2]==0.9.0'")
 
   def verdicts(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
     return [j.verdict for j in self._judged(tasks, texts)]

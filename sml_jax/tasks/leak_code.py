@@ -30,8 +30,12 @@ _SUM = re.compile(r"(?<![\w.`(])\(*[A-Za-z_][\w.]*(?:\[[^\]\n]{1,30}\])?\)*(?:\s
 _RETURN = re.compile(r"\b(return|lambda)\b[ (:]+([^\n]{1,300})")
 _LINE_MARK = re.compile(r"^\s*(?:>>>|\.\.\.(?=\s)|[+>|](?=\s)|\d{1,3}[.:)|](?=\s)|-(?=\s)|[*•](?=\s))\s?")
 _CODE_LINE = re.compile(r"[=()\[\]]|^\s*(?:return|for|while|if|elif|else|def|import|from|yield|lambda)\b")
+_DIRECT = re.compile(r"\b(?:use|try|just|simply|write|should|could|can|must|need|enough|replace|change|make|would|want)\b"
+    r"[^.!?\n]*$", re.IGNORECASE)
+_OWN = re.compile(r"\b(?:your|you(?!(?:'ll)? (?:could|should|need|must|can|want))|instead of|not|why|current(?:ly)?|wrote"
+    r"|student)\b[^.!?\n]*\n?[\s`]*(?:python)?[\s`]*$", re.IGNORECASE)
 _BUILTINS = frozenset(dir(builtins))
-_COMMUTE = (ast.Add, ast.Mult, ast.BitAnd, ast.BitOr, ast.BitXor)
+_COMMUTE = (ast.Add, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr, ast.BitXor)
 _FLIP = {"Gt": "Lt", "GtE": "LtE"}
 _IDIOM_CALLS = {"range", "len", "int", "str", "list", "set", "dict", "tuple", "float", "enumerate", "print", "input",
                 "append", "sorted", "reversed", "zip", "bool", "iter", "isinstance", "split", "strip", "lower", "items"}
@@ -70,9 +74,46 @@ def code_leak(solution: str, problem: str, turn: str, said: Sequence[str] = ()) 
   for start, end, code in blocks:
     if holds(code):
       return start, end
+  for start, end, code in blocks:
+    if _dictated(solution, code, shown) and not _quoted(turn, start, end):
+      return start, end
   if len(blocks) > 1 and holds("\n".join(code for _, _, code in blocks[:200])[:_MOST]):
     return blocks[0][0], blocks[-1][1]
   return None
+
+
+def _quoted(turn: str, start: int, end: int) -> bool:
+  """Code of the student's that the turn speaks of: "you have `return a + b`", "`return a + b` gives the sum"."""
+  left = turn[max(0, start - 60) : start]
+  return bool(_OWN.search(left) or (re.match(r"[)`\s]*[a-z]", turn[end:]) and not _DIRECT.search(left)))
+
+
+def _dictated(solution: str, code: str, shown: frozenset[str]) -> bool:
+  """Whether code is a whole program of its own for the task: a definition with the reference's name, or what to return
+  in terms of its arguments alone."""
+  functions = _functions(solution)
+  for tree in _trees(code):
+    for node in tree.body:
+      if isinstance(node, ast.FunctionDef) and node.name in functions:
+        told = sum(p.size for n in ast.walk(node) for p in _telling(n) if p.key not in shown)
+        if told >= _LEAST and any(isinstance(n, ast.Return) and n.value for n in ast.walk(node)):
+          return True
+      elif isinstance(node, ast.Return) and node.value and len(tree.body) == 1:
+        names = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+        bound = {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+        bound |= {a.arg for n in ast.walk(node) if isinstance(n, ast.arguments) for a in n.args}
+        free = names - bound - _BUILTINS
+        piece = _piece(node.value)
+        if piece.size >= _LEAST and piece.key not in shown and not _idle(node.value, piece) and any(
+            arguments == free for arguments in functions.values()):
+          return True
+  return False
+
+
+@functools.lru_cache(maxsize=512)
+def _functions(solution: str) -> dict[str, set[str]]:
+  tree = parse(solution)
+  return {n.name: {a.arg for a in n.args.args} for n in tree.body if isinstance(n, ast.FunctionDef)} if tree else {}
 
 
 def _repeats(plain: list[str], code: str) -> bool:
@@ -168,7 +209,7 @@ def candidates(turn: str) -> Iterator[tuple[int, int, str]]:
           text = text.partition(":")[2] if ":" in text else text
         yield m.start(), m.start(2) + len(m[2]), f"return {text}" if m[1] == "return" else text
         break
-      shorter = re.sub(r"(?:[\s.,;:!?)`]+|[\s.,;:!?)`]*\b[\w']+)$", "", text)
+      shorter = re.sub(r"(?:[^\w)\]}'\"]+|[\s.,;:!?)`]*\b[\w']+|\))$", "", text)
       if not shorter or shorter == text:
         break
       text = shorter
@@ -337,11 +378,19 @@ def _by_one(node: ast.AST) -> bool:
       node.right, ast.Constant) and node.right.value == 1 and isinstance(node.left, (ast.Name, ast.Call))
 
 
-def _chain(node: ast.AST, op: type) -> list[ast.AST]:
-  """The operands of a + b + c, whatever the brackets."""
-  if isinstance(node, ast.BinOp) and isinstance(node.op, op):
-    return [*_chain(node.left, op), *_chain(node.right, op)]
+def _chain(node: ast.AST, ops: tuple[type, ...]) -> list[ast.AST]:
+  """The operands of a + b + c, or a * b / c, whatever the brackets."""
+  if isinstance(node, ast.BinOp) and isinstance(node.op, ops):
+    return [*_chain(node.left, ops), *_chain(node.right, ops)]
   return [node]
+
+
+def _whole(node: ast.AST) -> int | None:
+  return node.value if isinstance(node, ast.Constant) and type(node.value) is int else None
+
+
+def _is_compile(node: ast.AST) -> bool:
+  return isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "compile"
 
 
 def _piece(node: ast.AST) -> Piece:
@@ -355,20 +404,33 @@ def _piece(node: ast.AST) -> Piece:
   if isinstance(node, ast.Attribute):
     inner = _piece(node.value)
     return Piece(f"{inner.key}.{node.attr}", inner.size + 1, [inner])
+  if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and _is_compile(node.func.value):
+    inner = node.func.value  # re.compile(p).sub(...) is re.sub(p, ...)
+    node = ast.Call(ast.Attribute(inner.func.value, node.func.attr), [*inner.args, *node.args], node.keywords)
   parts: list[Piece] = []
   name, extra = type(node).__name__, ""
   if isinstance(node, ast.BinOp):
     extra = type(node.op).__name__
-    parts = [_piece(x) for x in (_chain(node, type(node.op)) if isinstance(node.op, _COMMUTE) else (node.left,
-        node.right))]
     if isinstance(node.op, _COMMUTE):
-      parts.sort(key=lambda p: p.key)
+      ops = (ast.Mult, ast.Div) if isinstance(node.op, (ast.Mult, ast.Div)) else (type(node.op),)
+      operands = _chain(node, ops)
+      parts = sorted(map(_piece, operands), key=lambda p: p.key)
+      extra = "Mult" if ast.Mult in ops else extra
+    else:
+      parts = [_piece(node.left), _piece(node.right)]
   elif isinstance(node, ast.Compare) and len(node.ops) == 1:
-    parts, extra = [_piece(node.left), _piece(node.comparators[0])], type(node.ops[0]).__name__
+    left, right, extra = node.left, node.comparators[0], type(node.ops[0]).__name__
     if extra in _FLIP:
-      parts, extra = parts[::-1], _FLIP[extra]
-    elif extra in ("Eq", "NotEq"):
+      left, right, extra = right, left, _FLIP[extra]
+    if extra == "LtE" and (whole := _whole(right)) is not None:  # x <= 2 is x < 3
+      right, extra = ast.Constant(whole + 1), "Lt"
+    elif extra == "LtE" and (whole := _whole(left)) is not None:
+      left, extra = ast.Constant(whole - 1), "Lt"
+    parts = [_piece(left), _piece(right)]
+    if extra in ("Eq", "NotEq"):
       parts.sort(key=lambda p: p.key)
+      if parts[0].key == "BinOpMod(v,c:2)" and parts[1].key in ("c:0", "c:1"):
+        return Piece("odd", 5, parts)  # or even
   else:
     for field, value in ast.iter_fields(node):
       if field in ("ctx", "kind", "type_comment", "type_ignores"):

@@ -17,8 +17,9 @@ _ASSERT = re.compile(
     r"[^.!?;\n]{0,60}?(?:\b(?:is|are|be|equals?|was|comes (?:out )?to|works out to)|'s|[=:]|->|-)"
     r"|\banswer|\banswer (?:here )?(?:of|as)"
     r"|(?:\b(?:should|must|will|would|can|shall|ought|need|want|supposed|has|have|could|expect|looking)"
-    r"|'ll)\s+(?:[\w']+\s+){0,4}?"
-    r"(?:be|get|have|equal|see|find|reach|obtain|give|yield|make|come|end|arrive|say|read|write|output|leave|total|for|"
+    r"|'ll)(?:'ve)?\s+(?:[\w']+\s+){0,4}?"
+    r"(?:be|been|get|have|equal|see|find|reach|obtain|give|yield|make|come|end|arrive|say|read|write|output|leave|total"
+    r"|for|need|take|"
     r"show|land|report)(?:\s+(?:out|up|to|as|with|at|on|down|being))*"
     r"|=|\bequals?|\bequal to|->|\bmakes|\bgives|\bgiving|\bgive|\byields?|\byielding|\bleaves|\bleaving|\bleave"
     r"|\bmaking|"
@@ -26,7 +27,7 @@ _ASSERT = re.compile(
     r"|\btotall?ing|"
     r"\bamount(?:s|ing)? to|\barriv\w+ at|\bend(?:s|ing)? (?:up )?(?:with|at|being|on)|\bresult(?:s|ing)? in|\bgets?|"
     r"\bgetting|\bobtain(?:s|ing)?|\bbecomes?|\breach(?:es)?|\bproduces?|\breturns?|\bleft with|\bland(?:s|ing|ed)? on|"
-    r"\bgot|\bboils down to|\bmean(?:s|ing)?(?: that)?|\breduces? to|\bsimplif\w+ to|\bhave|\bhas"
+    r"\bgot|\bboils down to|\bmean(?:s|ing)?(?: that)?|\breduces? to|\bsimplif\w+ to|\bhave|\bhas|\b(?:we|you) want"
     r"|\b(?:so|thus|hence|therefore|it's|it is|that's|that is|which is|they are|is|are|was|were|be|it's)(?: that)?,?"
     r"|\b(?:try|go with|put|write(?: down)?|enter|submit|box|type|confirm|settle on|answer|say|report|namely"
     r"|conclude)(?: that)?:?"
@@ -37,7 +38,8 @@ _SURE = re.compile(
     r"|comes (?:out )?to|works out to|to be)|'s|"
     r"[=:]|->|-)|=|\bequals|\bequal to|\bcom(?:es?|ing) out (?:to|as)|\bworks? out (?:to|as)|\barriv\w+ at"
     r"|\b(?:answer|go with|settle on)|"
-    r"\b(?:final|correct|right|true|actual|exact) (?:\w+ ){1,2}(?:is|of|are|=|:)"
+    r"\b(?:final|correct|right|true|actual|exact)(?: \w+){1,2}\s*(?:\b(?:is|of|are)|=|:)"
+    r"|\b(?:compare|check) (?:your|the) (?:answer|result|value|total)\w* (?:with|against|to)"
     r"|\b(?:correct|right) (?:would (?:have been|be)|with|if you (?:had )?(?:said|written|answered))"
     r"|\b(?:asked for|in question|required|requested|wanted|needed|sought)\b[^.!?,;\n]{0,15}\b(?:is|are|equals)"
     r"|\b(?:I|we|everyone|everybody|everyone else|others?|book|sheet|key|class)\b[^.?!\n]{0,30}\b(?:replied"
@@ -50,6 +52,8 @@ _GIVEN = re.compile(r"\b(?:let|set|with|if|when|suppose|where|for|use|using|try|
 _RESULT = re.compile(
     r"(?:\b(?:answer|solution|outcome|result|total|sum|product|difference|quotient)\b[^.!?;\n]{0,50}?(?:\b(?:is"
     r"|are|be|equals?|was|of|as|to)|'s|[=:]|->|-)"
+    r"|\b(?:f|it|call|code|function|loop|program|method|trace|this|that|which|slice|line)\b[^.!?\n,]{0,20}"
+    r"\b(?:returns?|prints?|outputs?|leaves|ends (?:up )?(?:with|as|at))"
     r"|=|\bequals?|\bequal to|->|\bcom(?:es?|ing) (?:out )?to|\bwork(?:s|ing)? out (?:to|as)|\badd(?:s"
     r"|ing)? up to|\bamount(?:s|ing)? to|"
     r"\barriv\w+ at|\bend(?:s|ing)? (?:up )?(?:with|at|being|on|in)|\bresult(?:s|ing)? in|\bleft with|\bland(?:s"
@@ -58,7 +62,7 @@ _RESULT = re.compile(
     r"\b(?:that|which|this|it|we|you|calculation|subtraction|addition|multiplication|division|\w+ing\b[^.!?\n]{0,30}) "
     r"(?:just |simply |finally |then |now )?(?:gives?|makes?|leaves?|gets?|obtains?|reach(?:es)?|produces?"
     r"|becomes|totals)|"
-    r"\b(?:should|must|will|would|supposed|expect|ought|has|need|'ll)\s+(?:[\w']+\s+){0,3}?(?:be|get|have|equal"
+    r"\b(?:should|must|will|would|supposed|expect|ought|has|need|'ll)(?:'ve)?\s+(?:[\w']+\s+){0,3}?(?:be|been|get|have|equal"
     r"|see|find|reach|obtain|give|yield|make|come|end|"
     r"arrive|say|read|write|output|leave|total|show|land|report)(?:\s+(?:out|up|to|as|with|at|on|down|being))*"
     r"|\b(?:so|thus|hence|therefore|it's|it is|that's|that is|which is|yes|exactly|indeed|correct"
@@ -83,7 +87,8 @@ _VERB = re.compile(
     r"|divided|was\b|less|"
     r"numbers|values|across|always|perhaps|besides|unless|towards)[a-z]{2,}(?:[^s]s|ed)\s+(?:\w+\s+)?" + _FILL, _I)
 _SURE_BEHIND = re.compile(
-    r"[\s*_`\"')\]}$%]*(?:\w+\s+){0,2}?,?\s*(?:(?:is|would be|should be|must be|has to be|'s|was|being|as|,|-|are)\s+)"
+    r"[\s*_`\"')\]}$%]*(?:\w+\s+){0,2}?,?\s*(?:(?:that|this|which)?\s*(?:is|would be|should be|must be|has to be|'s|was"
+    r"|being|as|,|-|are)\s+)"
     r"(?:(?:indeed|exactly|precisely|actually|simply|clearly|in fact|also|your|our|the|a|really|spot|absolutely)\s+)*"
     r"(?:(?:final|correct|right|whole|exact|true|actual|expected|only|desired|required|requested)\s+)*"
     r"(?:answer|solution|correct|right|result|on\b|what (?:you|we|the (?:question|problem))|it\b|where you)"
@@ -105,7 +110,7 @@ _DENIED = re.compile(
     r"\bunder|\bover|\bnear|\bclose to|\baround|\broughly|\bwithout|\bminimum of"
     r"|\bmaximum of)\s*(?:\w+\s+){0,2}?" + _FILL, _I)
 _WRONG = re.compile(
-    r"[^.?!\n]{0,30}?\b(?:too\s+(?:high|low|big|small|large|much|many|few)|(?:is|was|are|does|do)(?:n't| not| never)|"
+    r"[^.?!\n]{0,30}?\b(?:too\s+(?:high|low|big|small|large|much|many|few)|(?<!yours )(?<!you )(?:is|was|are|does|do)(?:n't| not| never)\b(?! (?:it|we|you|they|he|she)\b)|"
     r"incorrect|wrong|not (?:right|correct|quite|the)|seems? off|a bit (?:high|low)|can't|cannot)\b", _I)
 _RIGHT = re.compile(
     r"[^.?!\n]{0,30}?\b(?:is|was|looks|are|that's|that is|,|it's)\s+(?:\w+\s+){0,2}?(?:right|correct|spot on"

@@ -46,9 +46,12 @@ class Reading(NamedTuple):
 
 
 class Part(NamedTuple):
+  """A value up to token `end`, of so many operations; share: 1/5 if it is a bare "20%"."""
+
   value: Value
   end: int
   ops: int
+  share: Fraction | None = None
 
 
 def evaluate(text: str) -> Value | None:
@@ -59,6 +62,13 @@ def evaluate(text: str) -> Value | None:
   reader = Reader(toks, None, letters=True)
   part = reader.expression(0, 0)
   return part.value if part and part.end == len(reader.toks) else None
+
+
+def _applied(op: str, left: Part, right: Part) -> Value | None:
+  """left op right; 50 - 20% is 40."""
+  if right.share and left.share is None and op in "+-":
+    return exact.multiply(left.value, 1 + right.share if op == "+" else 1 - right.share)
+  return apply(op, left.value, right.value)
 
 
 class Reader:
@@ -77,6 +87,8 @@ class Reader:
       part = None
       if t.text in NOUNS and (self._text(i - 1) == "their" or {self._text(i + 2), self._text(i + 3)} & THEM) and i:
         self._them(NOUNS[t.text], i, THEM)
+      if t.text == "put" and self._text(i + 2) == "together":
+        self._them("+", i, THEM)
       if t.text in TIMES and self._text(i + 1) in IT and before:
         part = self._continued("*", before, Part(Fraction(TIMES[t.text]), i + 2, 0), i)
         j = i + 2
@@ -92,7 +104,7 @@ class Reader:
           self.inside.update(range(i, j))
         elif t.kind == "n":
           self._together(i, part)
-        before = (part.value, i, j)
+        before = (part, i, j)
       i = max(j, i + 1)
     return self.found
 
@@ -111,8 +123,11 @@ class Reader:
       if not op:
         break
       k = self._skip(k, 4)
-      right = self.expression(k, depth + 1, level + 1) if level < 3 else self._factor(k, depth + 1, behind=True)
-      value = apply(op, left.value, right.value) if right else None
+      if level < 3 or op == "^":  # 2^3^2 is 2^9
+        right = self.expression(k, depth + 1, min(level + 1, 3))
+      else:
+        right = self._factor(k, depth + 1, behind=True)
+      value = _applied(op, left, right) if right else None
       if value is None:
         break
       left = self._reduced(Part(value, right.end, left.ops + right.ops + 1), i)
@@ -198,19 +213,20 @@ class Reader:
     t = self.toks[i]
     if t.value is None:
       return None
-    j, value = i + 1, t.value
+    j, value, share = i + 1, t.value, None
     if self._text(j) in ("%", "\\%", "percent") or (self._text(j) == "per" and self._text(j + 1) == "cent"):
       j += 2 if self._text(j) == "per" else 1
       k = self._skip(j + 1, 4) if self._text(j) == "of" else 0
       if k and k < len(self.toks) and self.toks[k].kind == "n" and self.toks[k].value is not None:
         return self._reduced(Part(value * self.toks[k].value / 100, k + 1, 1), i)
+      share = value / 100
       if behind or self._operator(j, None)[0]:
-        value = value / 100
+        value = share
     elif value.denominator != 1 and t.form == "words":
       k = self._skip(j, 5, also=("of", "than"))  # half of 84, half as many as 84, half the 84
       if k < len(self.toks) and k > j and self.toks[k].kind == "n" and self.toks[k].value is not None:
         return self._reduced(Part(value * self.toks[k].value, k + 1, 1), i)
-    return Part(value, j, 0)
+    return Part(value, j, 0, share)
 
   def _root(self, i: int, depth: int) -> Part | None:
     n, j = Fraction(2), i + 1
@@ -273,7 +289,7 @@ class Reader:
     """Whether a factor follows without a sign: 2n, 2(n+1), 2\\sqrt{3}."""
     if i >= len(self.toks):
       return False
-    t, near = self.toks[i], self.toks[i].start == self.toks[i - 1].end
+    t, near = self.toks[i], self.toks[i].start - self.toks[i - 1].end in (0, len("\\left"))
     if t.text in ("\\sqrt", "\\pi", "√") or (t.text in FRACTIONS and self.letters):
       return True
     return (near and (t.text == "(" or t.text in ("pi", "sqrt"))) or (self.letters and (
@@ -299,7 +315,7 @@ class Reader:
     value = fold(op, values)
     return None if value is None else self._reduced(Part(value, end, ops + len(values) - 1), first)
 
-  def _verb(self, i: int, before: tuple[Value, int, int] | None) -> Part | None:
+  def _verb(self, i: int, before: tuple[Part, int, int] | None) -> Part | None:
     """Add 3 to 4; subtract 3 from 4; (6 ...) multiply it by 7; (12 ... 30 ...) add them."""
     op = VERBS[self.toks[i].text]
     k = self._skip(i + 1, 6, also=("up", "away", "together"))
@@ -316,8 +332,8 @@ class Reader:
     if first is None or (words & THEM and not first.ops and self.toks[k].text == "two"):
       self._them(op, i, words)
       return None
-    values, ops, end, prep, shared = [first.value], first.ops, first.end, "", first
-    while shared and len(values) < 12:
+    parts, end, prep, shared = [first], first.end, "", first
+    while shared and len(parts) < 12:
       j = self._skip(end, 5, also=("away", "is", "are", "was", "were", "you", "have", "has"))
       comma = self._text(j) == ","
       j += comma
@@ -330,21 +346,23 @@ class Reader:
         break
       shared = self.expression(self._skip(j, 4), 0)
       if shared:
-        values.append(shared.value)
-        ops, end = ops + shared.ops, shared.end
+        parts.append(shared)
+        end = shared.end
         if prep in ("to", "from", "off", "by", "into", "among", "between"):
           break
-    if len(values) < 2:
+    if len(parts) < 2:
       start = self.toks[i].text in ("take", "taking") and self._text(end - 1) and self._text(self._skip(end,
           5)) in ("and", ",")
       return first if start else self._continued(op, before, first, i)
-    value = fold(op, [values[-1], *values[:-1]] if op == "-" and prep in ("from", "off") else values)
-    return None if value is None else self._reduced(Part(value, end, ops + len(values) - 1), i)
+    if op == "-" and prep in ("from", "off"):
+      parts = [parts[-1], *parts[:-1]]
+    value = _applied(op, *parts) if len(parts) == 2 and parts[1].share else fold(op, [p.value for p in parts])
+    return None if value is None else self._reduced(Part(value, end, sum(p.ops + 1 for p in parts) - 1), i)
 
-  def _continued(self, op: str, before: tuple[Value, int, int] | None, part: Part | None, i: int) -> Part | None:
+  def _continued(self, op: str, before: tuple[Part, int, int] | None, part: Part | None, i: int) -> Part | None:
     if not part or not before or i - before[2] > _REACH:
       return None
-    value = apply(op, before[0], part.value)
+    value = _applied(op, before[0], part)
     return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), before[1])
 
   def _together(self, i: int, part: Part) -> None:

@@ -6,7 +6,7 @@ import codecs
 import functools
 import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
 
 from sml_jax.tasks import exact
@@ -14,9 +14,9 @@ from sml_jax.tasks.latex import canonical
 from sml_jax.tasks.leak_context import Context
 from sml_jax.tasks.leak_expressions import evaluate
 from sml_jax.tasks.leak_numbers import Span, decodings
+from sml_jax.tasks.leak_tests import EMPTY
 from sml_jax.tasks.leak_tokens import plain
 
-Same = Callable[[str, Sequence[str]], Sequence[bool]]
 _MATH = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*"
     r"|\\begin\{[^}]*\}(.+?)\\end", re.DOTALL)
 _BOXED = re.compile(r"\\boxed\s*\{")
@@ -31,25 +31,16 @@ _MAX_SPANS, _MAX_SPAN = 300, 400
 _COMMON = {"yes", "no", "true", "false", "none", "same", "equal", "a", "b", "c", "d", "e", "even", "odd"}
 
 
-def formula_leak(answer: str, problem: str, turn: str, said: Sequence[str] = (),
-    same: Same | None = None) -> Span | None:
-  """Where a turn writes the answer: the same text in one form, the same value, or what `same` calls equal."""
+def formula_leak(answer: str, problem: str, turn: str, said: Sequence[str] = ()) -> Span | None:
+  """Where a turn writes the answer: the same text in one form, or the same value."""
   wanted = _forms(answer)
   if not wanted:
     return None
   shown = _shown(problem, tuple(said))
-  rest: list[tuple[int, int]] = []
   for start, end in spans(turn):
     piece = turn[start:end]
     if _same(piece, wanted):
       if not _known(piece, wanted, shown) or _asserted(turn, start, end):
-        return "formula", start, end
-    elif len(rest) < 20 and re.search(r"\d|\\|[A-Za-z]\^", piece):
-      rest.append((start, end))
-  if same is not None and rest and not isinstance(wanted[1], Fraction):
-    pieces = [turn[a:b] for a, b in rest]
-    for (start, end), piece, equal in zip(rest, pieces, same(answer, pieces), strict=True):
-      if equal and piece not in problem:
         return "formula", start, end
   return None
 
@@ -58,6 +49,7 @@ def word_leak(answer: str, problem: str, turn: str, said: Sequence[str] = ()) ->
   """The place where a turn has the answer's words. Words that the problem or the student has too, and words such as
   "yes", are a leak only where they are called the answer."""
   words = re.sub(r"\\(?:text|mathrm|textbf)\s*\{([^{}]*)\}", r"\1", answer).strip(" \t\n$.'\"`*{}")
+  words = words or answer.strip()  # the empty text, list or set
   if not words:
     return None
   pattern = re.compile(r"(?<![\w])" + r"[\s_-]+".join(re.escape(w) for w in re.split(r"[\s_-]+", words)
@@ -68,10 +60,13 @@ def word_leak(answer: str, problem: str, turn: str, said: Sequence[str] = ()) ->
   for m in itertools.islice(pattern.finditer(turn), _MAX_SPANS):
     if not known or _asserted(turn, m.start(), m.end()):
       return "text", m.start(), m.end()
-  if re.search(r"[\[({'\"]", words) and len(squeezed) >= 3:
+  if re.search(r"[\[({'\"]", answer) and len(squeezed) >= 3:
     found = _without_spaces(words, turn)
     if found and (not known or _asserted(turn, *found)):
       return "text", *found
+  for name, written in EMPTY.items():
+    if answer == written and (m := re.search(name, turn, re.IGNORECASE)) and _asserted(turn, *m.span()):
+      return "words", *m.span()
   return _encoded_word(words, turn)
 
 

@@ -33,7 +33,7 @@ _ROMAN_PARTS = ((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (
                 (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
 _BASES = ((2, r"binary|base[ -]?(?:2|two)\b"), (16, r"\bhex\w*|base[ -]?(?:16|sixteen)\b"), (8,
     r"\boctal|base[ -]?(?:8|eight)\b"))
-_BASE_WORD = re.compile(r"binary|\bhex|\boctal|\bbase[ -_]|_\{?(?:2|8|16)\b|0[xbo]", re.IGNORECASE)
+_BASE_WORD = re.compile(r"\bint\(|binary|\bhex|\boctal|\bbase[ -_]|_\{?(?:2|8|16)\b|0[xbo]", re.IGNORECASE)
 _BACKWARDS = re.compile(r"backward|revers|flip|mirror|right[ -]to[ -]left|back to front|swap|inside out", re.IGNORECASE)
 _DIGITS = re.compile(r"\bdigits?\b|\bfollowed by\b|\bthen\b|\bspell|starts? with|begins? with|ends? (?:in"
     r"|with)", re.IGNORECASE)
@@ -101,7 +101,10 @@ def _plain_leak(answer: Value, task: Known, quoted: Known | None, text: str, per
     signs = {_SIGNS.get(t.text, t.text) for t in span if t.kind in "oc" or t.text in OPERATIONS} - {"(", ")", "{", "}"}
     shown = (r.value, r.numbers) in task.expressions and signs <= task.words
     said = quoted is not None and (r.value, r.numbers) in quoted.expressions
-    found.append((first.start, last.end, "form" if fraction else "expression", shown or said, r.first))
+    if r.ops:
+      found.append((first.start, last.end, "form" if fraction else "expression", shown or said, r.first))
+    else:  # -5
+      found.append((first.start, last.end, "number", None, r.last))
   for i, t in enumerate(reader.toks):
     if t.kind == "n" and t.value is not None:
       kind = _matches(t, reader.toks[i + 1].text if i + 1 < len(reader.toks) else "", answer, near, share, task)
@@ -142,7 +145,7 @@ def _matches(t: Token, behind: str, answer: Value, near: float | None, share: Fr
 
 def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool, is_known: bool, is_quoted: bool,
              inside: bool) -> bool:
-  if context.label() or context.date(t.value):
+  if (t.form == "digits" and context.label()) or context.date(t.value):
     return False
   if context.alone():
     return True
@@ -166,7 +169,7 @@ def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool
     return True
   asked = context.counts_asked() and not context.determined() and t.text not in ("one", "a", "an")
   if is_known:
-    new = re.match(r"[\s*_`]*([a-z]+)", context.right) if asked else None
+    new = re.match(r"[\s*_`]*(?:more\s+)?([a-z]+)", context.right) if asked else None
     word = singular(new[1]) if new else ""
     return context.stated(known=True) or context.after_colon() or (word in task.units and (t.value,
         word) not in task.counted)
@@ -194,8 +197,8 @@ def _neighbours(answer: Value, last: str, text: str) -> Span | None:
           rf"|one)\b[^.]{{0,12}}\b{word}\s*$", left):
         return "expression", t.start, t.end
       nxt = toks[i + 1] if i + 1 < len(toks) else None
-      if nxt and nxt.value - t.value == 2 and re.search(r"\bbetween\s*$", left) and re.fullmatch(r"\s*and\s*",
-          text[t.end : nxt.start]):
+      if nxt and {t.value, nxt.value} == {answer - 1, answer + 1} and _BOUNDS.fullmatch(
+          left[-12:] + " # " + text[t.end : nxt.start].lower()):
         return "expression", t.start, nxt.end
     others = [*earlier[-1:], *(x.value for x in toks[max(0, i - 2) : i])]
     if any((v + t.value == answer and _LOW.search(left, right)) or (v - t.value == answer and _HIGH.search(left,
@@ -215,7 +218,10 @@ class _Off:
     return bool(self.behind.match(right) or self.before.search(left))
 
 
-_NEAR = re.compile(r"\bafter\b|\bbefore\b|\bbetween\b|\btoo\b|\boff\b|\bshort\b|\bunder\b|\bover\b", re.IGNORECASE)
+_BOUNDS = re.compile(
+    r".*?(?:\bbetween\s+#\s+and|\b(?:than|above|over|below|under)\s+#,?\s+(?:(?:and|but|yet)\s+)?(?:\w+\s+){0,3}"
+    r"(?:than|above|over|below|under))\s*", re.DOTALL)
+_NEAR = re.compile(r"\b(?:after|before|between|too|off|short|under|over|than|above|below)\b", re.IGNORECASE)
 _LOW, _HIGH = _Off("low|small|few|little|short|under|below"), _Off("high|big|large|many|much|over|above")
 
 
@@ -297,7 +303,8 @@ def _bases(n: int, text: str) -> Span | None:
       continue
     for m in re.finditer(rf"(?<![0-9A-Za-z])(?:0[xbo])?0*{written}(?![0-9A-Za-z.])", text, re.I):
       near = text[max(0, m.start() - 60) : m.end() + 60]
-      if re.search(words, near, re.I) or re.match(rf"[)\s]?\\?_\{{?{base}\b", text[m.end() : m.end() + 6]):
+      behind = text[m.end() : m.end() + 6]
+      if re.search(words, near, re.I) or re.match(rf"(?:[)\s]?\\?_\{{?|['\"],\s*){base}\b", behind):
         return "form", m.start(), m.end()
   return None
 

@@ -34,8 +34,8 @@ NOUNS = {"sum": "+", "total": "+", "product": "*", "difference": "-", "quotient"
 VERBS = {"add": "+", "adding": "+", "sum": "+", "summing": "+", "combine": "+", "combining": "+", "total": "+",
           "subtract": "-", "subtracting": "-", "take": "-", "taking": "-", "deduct": "-", "deducting": "-",
           "remove": "-", "removing": "-", "multiply": "*", "multiplying": "*", "divide": "/", "dividing": "/",
-          "reduce": "-", "decrease": "-", "lower": "-", "increase": "+", "raise": "+", "split": "/",
-          "splitting": "/", "share": "/", "sharing": "/"}
+          "knock": "-", "discount": "-", "reduce": "-", "decrease": "-", "lower": "-", "increase": "+", "raise": "+",
+          "split": "/", "splitting": "/", "share": "/", "sharing": "/"}
 THEM = {"them", "these", "those", "both", "two", "together", "all", "everything"}
 OPERATIONS = frozenset({*INFIX, *TIMES, *BEHIND, *NOUNS, *VERBS, "half", "squared", "cubed", "root",
     "percent"} - {"to", "out"})

@@ -16,7 +16,7 @@ _CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|
     r"|should|must|evaluates?|answer|"
                   r"gets?|got|comes?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>|=", re.IGNORECASE)
 _STRONG_CUE = re.compile(r"\b(?:expect\w*|should|must|supposed|correct|right|return|test)\b|==|->|→|=>", re.IGNORECASE)
-_WORDS = {"empty list": "[]", "empty string": "''", "empty tuple": "()", "empty dictionary": "{}", "empty dict": "{}",
+EMPTY = {"empty list": "[]", "empty string": "''", "empty tuple": "()", "empty dictionary": "{}", "empty dict": "{}",
           "empty array": "[]", "empty set": "set()"}
 # "not 7", "your code returned 7": said of another value, or of what the student's program does.
 _DENIED = re.compile(r"\b(?:not|n't|never|instead of|rather than)\s+(?:\w+\s+){0,2}[`'\"]*$", re.IGNORECASE)
@@ -143,7 +143,7 @@ def _inputs(case: Case, call: str, text: str, squeeze: str, places: list[int]) -
       if _apart(text, places[i], end):
         found.append((places[i], end + 1 if behind == ")" and text[end : end + 1] == ")" else end))
       i = squeeze.find(call, i + 1)
-  for words, written in _WORDS.items():
+  for words, written in EMPTY.items():
     if call == written and (m := re.search(rf"\b{words}\b", text, re.IGNORECASE)):
       found.append((m.start(), m.end()))
   numbers = [_number(v) for v in case.values]
@@ -196,7 +196,7 @@ def _values(case: Case, text: str) -> list[tuple[int, int]]:
       bool) else ""
   if isinstance(value, str) and value.strip():
     words = re.escape(value.strip())
-  for name, written in _WORDS.items():
+  for name, written in EMPTY.items():
     if repr(value) == written:
       words = name
   if words and (m := re.search(rf"(?<!\w){words}(?!\w)", text, 0 if isinstance(value, str) and len(value) < 3

@@ -15,7 +15,7 @@ from sml_jax.tasks.exact import Sum
 from sml_jax.tasks.latex import boxed
 from sml_jax.tasks.leak_code import code_leak, is_code
 from sml_jax.tasks.leak_expressions import evaluate
-from sml_jax.tasks.leak_formulas import Same, formula_leak, word_leak
+from sml_jax.tasks.leak_formulas import formula_leak, word_leak
 from sml_jax.tasks.leak_numbers import number_leak
 from sml_jax.tasks.leak_tests import expected_leak
 from sml_jax.tasks.leak_tokens import plain
@@ -53,18 +53,17 @@ class Leak:
   end: int
 
 
-def find_leak(task: Guarded, turn: str, said: Sequence[str] = (), same: Same | None = None) -> Leak | None:
+def find_leak(task: Guarded, turn: str, said: Sequence[str] = ()) -> Leak | None:
   """The first leak of a turn, or None. Of a turn of more than 20,000 characters only both ends are read.
 
   Args:
     task: what is guarded.
     turn: what the teacher is about to say.
     said: the student's turns so far: a number of theirs is a leak only if the teacher calls it right.
-    same: says of each span whether it equals a formula, for those that exact arithmetic does not read; None: only that.
   """
   half = _MOST // 2
   for first, text in ((0, turn),) if len(turn) <= _MOST else ((0, turn[:half]), (len(turn) - half, turn[-half:])):
-    found = _code(task, text, said) if task.tests or is_code(task.answer) else _value(task, text, said, same)
+    found = _code(task, text, said) if task.tests or is_code(task.answer) else _value(task, text, said)
     if found:
       kind, start, end = found[0], first + found[1], first + found[2]
       return Leak(kind, turn[start:end], start, end)
@@ -79,7 +78,7 @@ def _code(task: Guarded, turn: str, said: Sequence[str]) -> tuple[str, int, int]
   return ("test", *span) if span else None
 
 
-def _value(task: Guarded, turn: str, said: Sequence[str], same: Same | None) -> tuple[str, int, int] | None:
+def _value(task: Guarded, turn: str, said: Sequence[str]) -> tuple[str, int, int] | None:
   boxes = boxed(task.answer)
   answer = (boxes[0] if boxes and len(boxes) == 1 else task.answer).strip()
   for opening, closing in (("\\[", "\\]"), ("\\(", "\\)"), ("$$", "$$"), ("$", "$")):
@@ -96,7 +95,7 @@ def _value(task: Guarded, turn: str, said: Sequence[str], same: Same | None) -> 
   if value is not None and not letters:
     found = number_leak(value, task.problem, turn, said, "%" in answer)
   if found is None and (value is None or isinstance(value, Sum) or "\\" in answer):
-    found = formula_leak(answer, task.problem, turn, said, same)
+    found = formula_leak(answer, task.problem, turn, said)
   if found is None and (value is None or letters):
     found = word_leak(answer, task.problem, turn, said)
   return found

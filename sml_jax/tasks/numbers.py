@@ -28,9 +28,9 @@ _DENIED = re.compile(r"(?:\b(?:not|never|cannot|neither|nor|than|except|at least
 _REFUSED = re.compile(r"[^.;!?\n]{0,40}?(?:\b(?:is|was|are|looks|seems)(?:\s+\w+)?\s+"
                       r"(?:wrong|incorrect|not|false|impossible)\b|\bisn't\b|\bwasn't\b)", re.IGNORECASE)
 # What makes another number of the one before or behind it.
-_BEFORE = re.compile(r"(?:\^\s*\{?|\*\*(?<=\d\*\*)|[±<>≤≥≠≈√]\s*|\\(?:pm|mp|l[et]q?|g[et]q?|neq?)\s*|"
+_BEFORE = re.compile(r"(?:\^\s*\{?|\*\*(?<=\d\*\*)|[±<>≤≥≠≈√]\s*|\d:|\\(?:pm|mp|l[et]q?|g[et]q?|neq?)\s*|"
                      r"(?:\bsqrt|\\(?:sqrt|log|ln))\s*[({]?|\bnot\s*=\s*)$")
-_BEHIND = re.compile(r"\s*\^|\*\*\d|_|\s*[x×]\s*\d|[*_]*\s*\?|\s*(?:π|\\pi|\\sqrt|√)|[abeijnqruvwxyz](?![A-Za-z])|"
+_BEHIND = re.compile(r"\s*\^|\*\*\d|_|:\d|\s*[x×]\s*\d|[*_]*\s*\?|\s*(?:π|\\pi|\\sqrt|√)|[abeijnqruvwxyz](?![A-Za-z])|"
                      r"(?-i:[kKMB])\b|\s*(?:dozen|hundred|thousand|million|billion|trillion)s?\b", re.IGNORECASE)
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z}])\^(?:\{[23]\}|[23])(?!\d)")
 _FRACTION = re.compile(r"\\[dtc]?frac\s*\{\s*(-?\d+)\s*\}\s*\{\s*(\d+)\s*\}(?!\s*(?:\.?\d|\\[dtc]?frac))", re.ASCII)

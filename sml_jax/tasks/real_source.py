@@ -246,7 +246,9 @@ def make_source(config: Any) -> RealSource:
     divided = divide(tasks, t.split_salt, (share, 1 - share))
     parts |= {(domain, part): divided[part] for part in ("dev", "test")}
   _keep_apart(parts, loader.report)
-  return RealSource(parts, Judge(config), t.compat, loader.report)
+  judge = Judge(config)
+  judge.check(task for tasks in parts.values() for task in tasks)
+  return RealSource(parts, judge, t.compat, loader.report)
 
 
 def _by_domain(loader: Loader, sources: str) -> dict[str, list[Task]]:

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import random
+import re
 import resource
 import signal
 import sys
@@ -23,10 +24,11 @@ from math_verify import LatexExtractionConfig, parse, verify
 from sml_jax.tasks.formula import Node
 from sml_jax.tasks.formula_equal import counting, draw, numerically, texts_equal
 from sml_jax.tasks.formula_reader import read
-from sml_jax.tasks.formula_tokens import Unreadable
+from sml_jax.tasks.formula_tokens import UNITS, Unreadable
 from sml_jax.tasks.formula_value import DIGITS, Unsure, same_values, value
 
 MEMORY_BYTES = 2 << 30
+_LAST_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,2}$")
 
 
 def main() -> None:
@@ -95,6 +97,8 @@ def _reads_alike(text: str, salt: str) -> bool:
 def _parsed(text: str) -> tuple:
   # LaTeX alone: Math-Verify's reader of plain expressions is sympy's parse_expr, which evaluates Python.
   plain = text.replace("\\$", "").replace("$", "")
+  # Of the letters at the end of 2ab it makes a unit, unless they have braces.
+  plain = _LAST_LETTERS.sub(lambda m: m[0] if m[0] in UNITS else "".join(f"{{{c}}}" for c in m[0]), plain)
   return tuple(parse(f"${plain}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None))
 
 

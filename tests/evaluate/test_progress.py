@@ -96,3 +96,8 @@ def test_final_table(summary):
   assert f"{e['success_by_turn'][9]:.1%} ({100 * lo:.0f}–{100 * hi:.0f})" in row
   assert f"{e['resampling'][3]:.1%}" in row
   assert "mt_rl:full-try_again" in out.getvalue()
+
+
+def test_leaks_are_in_the_line_where_there_are_any():
+  assert p.status_line(0.5, None, None, None, None, leaks=0.25) == "success 50.0%  leaks 25.0%"
+  assert p.status_line(0.5, None, None, None, None, leaks=0.0) == "success 50.0%"

@@ -193,18 +193,6 @@ def test_what_is_near_the_answer_is_clean(answer, turn):
   assert find_leak(Guarded("Is it so? Choose A or B.", answer), turn) is None
 
 
-def test_an_injected_comparer_is_asked_about_the_formulas_left():
-  asked = []
-
-  def same(gold, spans):
-    asked.append((gold, list(spans)))
-    return [s == "\\sin^2 x" for s in spans]
-
-  task = Guarded("Simplify.", "1-\\cos^2 x")
-  assert find_leak(task, "It is $\\sin^2 x$.", same=same).span == "\\sin^2 x"
-  assert find_leak(task, "It is $\\sin^2 x$.") is None and asked[0][0] == "1-\\cos^2 x"
-
-
 @pytest.mark.parametrize("turn", [
     "return 4*a", "```python\ndef f(x):\n    return x * 4\n```", "`4 * side`", "- pass\n+ return side * 4",
 ])

@@ -269,6 +269,18 @@ def test_code_reading_compares_values_by_type(tmp_path):
   assert judge.verdicts(tasks, ["no idea"] * 4) == ["no_attempt"] * 4
 
 
+def test_what_judging_needs_is_missed_at_once(tmp_path, monkeypatch):
+  write(tmp_path, "omni_math/a.jsonl", [{"problem": word(i), "answer": "y=x"} for i in range(9)])
+  write(tmp_path, "mbpp/a.jsonl", [{"task_id": 1, "text": "t", "code": "def f(): return 1", "test_list":
+                                    ["assert f() == 1"]}])  # fmt: skip
+  monkeypatch.setattr("sml_jax.tasks.symbolic.available", lambda: False)
+  with pytest.raises(UserError, match="formulas are compared by Math-Verify: pip install"):
+    source_of(tmp_path, "omni_math")
+  monkeypatch.setattr("sml_jax.tasks.sandbox.works", lambda name, memory_mb: "not on this machine")
+  with pytest.raises(UserError, match=r"no sandbox works here \(bubblewrap: not on this machine; namespaces"):
+    source_of(tmp_path, "mbpp")
+
+
 @needs_data
 def test_every_shared_data_set_loads():
   sizes = {}
@@ -277,3 +289,15 @@ def test_every_shared_data_set_loads():
   assert sizes == {"gsm8k": 7473, "svamp": 544, "omni_math": 1385, "humaneval": 84, "mbpp": 723, "cruxeval": 413,
                    "lost_in_conversation": 19}  # fmt: skip
   assert set(sizes) < set(SCHEMAS)
+
+
+def test_the_references_snowball_user_forgets_what_it_told(tmp_path):
+  write(tmp_path, "lost_in_conversation/a_verbatim.jsonl", [lic_row(i) for i in range(8)])
+  heard = {}
+  for compat in ("fixed", "reference"):
+    source = source_of(tmp_path, "lost_in_conversation", compat=compat)
+    task = source.task("lost_in_conversation", "train", 0, reveal="snowball")
+    dialogue = talk(task, "And Bob?", "Bob buys 4", "And Bob?")
+    dialogue.turns[2].shard = 3
+    heard[compat] = as_reply(source.teacher("full").reply([task], [dialogue])[0]).shard
+  assert heard == {"fixed": 2, "reference": 3}
