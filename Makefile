@@ -1,12 +1,13 @@
 # Two commands on a fresh machine: `make quickstart` and `make test`. `make help` lists the rest.
 
 PYTHON ?= python3
+DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart experiments test lint unit integration clean
+.PHONY: help setup quickstart experiments realdata test lint unit integration clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -18,6 +19,12 @@ quickstart: setup  ## the main job: runs/quickstart/report.html; goes on where i
 
 experiments: setup  ## the other arms and controls, with the same report
 	$(BIN)/python -m sml_jax.main --config=configs/experiments.py --workdir=runs/experiments
+
+realdata: setup  ## what the checkers say of real rows (DATA=FOLDER), as kept in results/real_tasks
+	mkdir -p results/real_tasks
+	$(BIN)/python benchmarks/verify_references.py --data_dir=$(DATA) | tee results/real_tasks/references.txt
+	$(BIN)/python benchmarks/leak_table.py --data_dir=$(DATA) | tee results/real_tasks/leaks.txt
+	$(BIN)/python benchmarks/turn_kinds.py | tee results/real_tasks/turn_kinds.txt
 
 test: lint unit integration  ## everything that .ci/run checks
 

@@ -27,11 +27,12 @@ from sml_jax.tasks.numbers import denied, last_number, one_number, parse_number
 Verdict = Literal["equal", "differs", "no_answer", "unparsable", "timeout"]
 Kind = Literal["answer", "response"]
 
-_MARK = re.compile(r"####|<answer>|\banswer(?:\s+is\b\s*:?|\s*:)", re.IGNORECASE)
+_MARK = re.compile(r"####|<answer>|\banswer(?:\s+is\b\s*:?|\s*:)|^[#* ]*(?:final )?answer[* ]*$",
+                   re.IGNORECASE | re.MULTILINE)
 # "I do not think that the answer is", "If the answer is"
 _UNSAID = re.compile(r"(?:n't|\b(?:not|never|false|doubt|if|whether|unless))(?:\s+(?:think|believe|say|true|sure|"
                      r"certain|that|know|if|whether|the|case|final|correct|right|my|your))*\s*$", re.IGNORECASE)
-_SENTENCE = re.compile(r"\n|\.(?=\s|$)|[;!?](?=\s|$)|</answer>")
+_SENTENCE = re.compile(r"\n|\.(?=\s|$)|[;!?](?=\s|$)")
 _DRESS = " \t\r\n*_:$"
 _CUT = re.compile(r"(?:[-+*/^_=<>,(\[{\\]|\\(?:frac|sqrt|cdot|times|left|le|ge|leq|geq|binom|text))\s*$")
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{3,}")
@@ -125,10 +126,10 @@ def extract(response: str, gold: str) -> str | None:
   r"""The answer that a turn gives, as it stands there, or None.
 
   Thinking (<think>...</think>) and quotations are not read; a turn in the middle of thinking has no answer. Then: the
-  \boxed{}; if there is none, what stands behind the last "####"; else behind the last "answer is", "answer:" or
-  <answer>, up to the end of the sentence; else, where the gold is a number, the last number. No answer is: several
-  boxes that differ (but where the gold is a list), a number beside another ("5 or 6"), what is taken back ("not 5", "5
-  is wrong").
+  \boxed{}; if there is none, what stands behind the last "####"; else behind the last "answer is", "answer:", <answer>
+  or a line "Answer", up to the end of the sentence; else, where the gold is a number, the last number. No answer is:
+  several boxes that differ (but where the gold is a list), a number beside another ("5 or 6"), what is taken back
+  ("not 5", "5 is wrong").
   """
   text = spoken(response)
   if text is None:
@@ -151,6 +152,7 @@ def extract(response: str, gold: str) -> str | None:
 
 def _marked(text: str, number: bool) -> str | None:
   """The answer that a text begins with, up to the end of the sentence."""
+  text = re.split("</answer>", text, maxsplit=1, flags=re.IGNORECASE)[0]
   if number and (found := one_number(text)):
     return found.text
   text = text.strip(_DRESS).removeprefix("\\[").lstrip()

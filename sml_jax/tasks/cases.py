@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import ast
 import builtins
+import copy
 import dataclasses
 import math
+import sys
 from typing import Any
 
 from sml_jax.errors import UserError
-from sml_jax.tasks.sandbox_values import Iterated, guard_hashes
+from sml_jax.tasks.sandbox_values import Iterated, encode, guard_hashes
 
 TOLERANCE = 1e-6  # of floats in io_tests, relative and absolute
 
@@ -45,7 +47,7 @@ class Case:
   @property
   def shown_input(self) -> str:
     """The arguments of the call, or of all of them."""
-    texts = [", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+    texts = [", ".join([*map(shown, args), *(f"{key}={shown(value)}" for key, value in kwargs.items())])
              for args, kwargs in self.calls]
     return "; ".join(texts)
 
@@ -68,13 +70,15 @@ class Plan:
 
 
 def near(value: Any, expected: Any) -> bool:
-  """Equality of a value and plain JSON: a tuple is a list, a bool is no number, numbers within TOLERANCE where one is
-  a float, int keys as JSON writes them. NaN equals nothing."""
+  """Equality of a value and plain JSON: a tuple is a list, a bool is no number, numbers within TOLERANCE where a float
+  is expected, a float for an int by the absolute TOLERANCE alone, int keys as JSON writes them; NaN equals nothing."""
   if isinstance(expected, bool) or isinstance(value, bool):
     return value is expected
   if isinstance(expected, int) and isinstance(value, int):
     return value == expected
-  if isinstance(expected, int | float) and isinstance(value, int | float):
+  if isinstance(expected, int) and isinstance(value, float):
+    return value == expected or (abs(expected) < 1 << 53 and abs(value - expected) <= TOLERANCE)
+  if isinstance(expected, float) and isinstance(value, int | float):
     try:
       return math.isclose(value, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     except OverflowError:
@@ -82,7 +86,7 @@ def near(value: Any, expected: Any) -> bool:
   if isinstance(expected, list):
     return isinstance(value, list | tuple) and len(value) == len(expected) and all(map(near, value, expected))
   if isinstance(expected, dict):
-    if not isinstance(value, dict):
+    if not isinstance(value, dict) or len(value) != len(expected):
       return False
     written = {str(key) if type(key) is int else key: item for key, item in value.items()}
     return written.keys() == expected.keys() and all(near(written[key], expected[key]) for key in expected)
@@ -117,6 +121,7 @@ class _Calls(ast.NodeTransformer):
       try:
         args = [ast.literal_eval(arg) for arg in node.args]
         kwargs = {key.arg: ast.literal_eval(key.value) for key in node.keywords}
+        encode([args, kwargs], no_handle)
       except (ValueError, TypeError):
         return node
       if None not in kwargs:
@@ -129,9 +134,9 @@ def case_of(node: ast.stmt, entry: str, taken: set[str]) -> Case | None:
   """The case of an assert statement; None if its form is another. `taken`: names that have a meaning of their own."""
   if not isinstance(node, ast.Assert):
     return None
-  source = ast.unparse(node.test)
+  source = _written(node.test)
   calls = _Calls(entry)
-  test = calls.visit(ast.parse(source, mode="eval"))
+  test = calls.visit(ast.Expression(copy.deepcopy(node.test)))
   names = [f"_{i}" for i in range(len(calls.found))]
   if not names or not _decidable(test.body, names, taken):
     return None
@@ -141,12 +146,19 @@ def case_of(node: ast.stmt, entry: str, taken: set[str]) -> Case | None:
     sides = [body.left, body.comparators[0]]
     plain = [side for side in sides if not _uses(side)]
     if len(plain) == 1 and any(isinstance(side, ast.Name) for side in sides):
-      expected = ast.unparse(plain[0])
+      expected = _written(plain[0])
   elif isinstance(body, ast.Name):
     expected = "a true value"
   elif isinstance(body, ast.UnaryOp) and isinstance(body.operand, ast.Name):
     expected = "a false value"
   return Case(calls.found, compile(ast.fix_missing_locations(test), "test", "eval"), expected)
+
+
+def _written(node: ast.AST) -> str:
+  try:
+    return ast.unparse(node)
+  except ValueError:  # an int of more digits than Python writes
+    return "a long number"
 
 
 def _uses(node: ast.AST) -> bool:
@@ -178,7 +190,16 @@ def _decidable(node: ast.AST, names: list[str], taken: set[str]) -> bool:
 
 def plan_of(prompt: str, entry: str, setup: str, asserts: tuple[str, ...], io_tests: tuple[dict, ...],
             test: str) -> Plan:
-  """The plan of a problem's tests. Raises UserError for one that is not Python, or if there are none."""
+  """The plan of a problem's tests. Raises UserError for one that is not Python or that cannot fail, and if none calls
+  the entry point."""
+  try:
+    return _plan_of(prompt, entry, setup, asserts, io_tests, test)
+  except (RecursionError, MemoryError):
+    raise UserError(f"the problem of {entry!r} has tests that are nested too deeply") from None
+
+
+def _plan_of(prompt: str, entry: str, setup: str, asserts: tuple[str, ...], io_tests: tuple[dict, ...],
+             test: str) -> Plan:
   setup_tree = _parse("setup", setup)
   helpers = _helpers(prompt, entry)
   imports = [node for node in setup_tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
@@ -188,14 +209,24 @@ def plan_of(prompt: str, entry: str, setup: str, asserts: tuple[str, ...], io_te
   tests: list[Case | str] = []
   for number, text in enumerate(asserts, 1):
     body = _parse(f"assert {number}", text).body
+    if all(map(_idle, body)):
+      raise UserError(f"assert {number}: nothing in it can fail: {text.strip()[:80]!r}")
     case = case_of(body[0], entry, taken) if len(body) == 1 else None
     tests.append(case or text)
   if test:
-    tests += _check_cases(_parse("test", test), entry, taken) or [_call_check(test, entry)]
+    tree = _parse("test", test)
+    check = [node for node in tree.body if getattr(node, "name", "") == "check"]
+    if all(map(_idle, (check[-1].body if check else tree.body))):
+      raise UserError("test: nothing in it can fail: expected asserts, or a function check(candidate) with asserts")
+    tests += _check_cases(tree, entry, taken) or [_call_check(test, entry)]
   for number, row in enumerate(io_tests, 1):
-    if not isinstance(row, dict) or not isinstance(row.get("args"), list) or "expected" not in row:
-      raise UserError(f"io_tests {number}: expected {{\"args\": [...], \"expected\": ...}}, got {str(row)[:80]}")
-    tests.append(Case([(row["args"], {})], None, repr(row["expected"]), row["expected"]))
+    if not isinstance(row, dict) or not isinstance(row.get("args"), list) or row.keys() != {"args", "expected"}:
+      raise UserError(f"io_tests {number}: expected {{\"args\": [...], \"expected\": ...}}, got {shown(row)[:80]}")
+    try:
+      encode([row["args"], row["expected"]], no_handle)
+    except ValueError as e:
+      raise UserError(f"io_tests {number}: {e}") from None
+    tests.append(Case([(row["args"], {})], None, shown(row["expected"]), row["expected"]))
   if not tests:
     raise UserError(f"the problem of {entry!r} has no tests: everything would pass")
   first = "\n".join(ast.unparse(node) for node in [*imports, *helpers])
@@ -203,6 +234,9 @@ def plan_of(prompt: str, entry: str, setup: str, asserts: tuple[str, ...], io_te
   trees = [ast.parse(text) for text in [before, *(text for text in tests if isinstance(text, str))]]
   used = {node.id for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Name)}
   names = sorted(used - _bound(trees) - vars(builtins).keys() | {entry} & used)
+  of_program = {entry} & used | set(names) - sys.stdlib_module_names
+  if not of_program and not any(isinstance(test, Case) for test in tests):
+    raise UserError(f"no test calls {entry!r}: everything would pass")
   return Plan(first, tests, before, names)
 
 
@@ -211,6 +245,16 @@ def _parse(where: str, text: str) -> ast.Module:
     return ast.parse(text)
   except (SyntaxError, ValueError) as e:
     raise UserError(f"{where}: expected Python, got {text.strip()[:80]!r} ({e})") from None
+
+
+def _idle(node: ast.stmt) -> bool:
+  """Whether a statement holds for every program: one that does nothing, a definition, an assert of a constant or of a
+  tuple, as in `assert (f(1) == 2, "message")`."""
+  if isinstance(node, ast.Assert):
+    return isinstance(node.test, ast.Constant | ast.Tuple) and bool(getattr(node.test, "elts", 0) or
+                                                                    getattr(node.test, "value", 0))
+  kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Pass)
+  return isinstance(node, kinds) or (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant | ast.Compare))
 
 
 def _helpers(prompt: str, entry: str) -> list[ast.stmt]:
@@ -264,9 +308,14 @@ def _call_check(test: str, entry: str) -> str:
   return f"{test}\ncheck({entry})\n" if defines else test
 
 
+def no_handle(value: Any) -> int:
+  """For encode(), where all must be plain data. Raises TypeError."""
+  raise TypeError(f"a test's argument that is not plain data: {type(value).__name__}")
+
+
 def shown(value: Any) -> str:
   """A value in a report."""
   try:
-    return f"<iterator> {list(value)!r}" if isinstance(value, Iterated) else repr(value)
+    return f"<iterator> {value.known!r}" if isinstance(value, Iterated) else repr(value)
   except Exception as e:  # an int of more digits than Python writes
     return f"<{type(value).__name__}: {type(e).__name__}>"

@@ -7,7 +7,7 @@ A row in, with
   gold   the right answer: a number, a formula in LaTeX, a word
   pred   what is checked
   kind   "answer": pred is the answer alone; "response": pred is a whole turn, from which the answer is taken (\boxed{},
-         else #### or "the answer is", else, where the gold is a number, the last number)
+         else ####, <answer> or "the answer is", else, where the gold is a number, the last number)
 
   {"id": 1, "gold": "2\\sqrt{3}", "pred": "So it is \\boxed{\\sqrt{12}}.", "kind": "response"}
   {"id": 2, "gold": "5", "pred": "5 or 6", "kind": "answer"}

@@ -39,7 +39,7 @@ def read(path: str) -> list[tuple[Any, Guarded, str]]:
   for line, row in read_rows(path, _TEXTS):
     if "id" not in row or type(row["id"]) not in (str, int):
       raise bad_row(path, line, "id", "text or a whole number", row.get("id", "nothing"))
-    tests = row.get("tests") or []
+    tests = [] if row.get("tests") is None else row["tests"]
     if not isinstance(tests, list) or not all(isinstance(t, str) for t in tests):
       raise bad_row(path, line, "tests", "a list of texts, or null", row["tests"])
     out.append((row["id"], Guarded(row["problem"], row["answer"], tuple(tests)), row["turn"]))

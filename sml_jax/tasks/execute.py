@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import keyword
 import os
 import pathlib
+import signal
 import sys
 import tempfile
 from typing import Any
@@ -23,11 +25,14 @@ HELP = """Runs programs that nobody trusts against the tests of one problem, eac
    "io_tests": [{"args": [2, 3], "expected": 5}]}
 One of tests and io_tests may be left out; also known are "setup" (Python that runs before the tests) and "test"
 (HumanEval's check(candidate)). In asserts Python's == decides on plain values (1 == 1.0, (1,) != [1]); in io_tests a
-tuple is a list, a bool is no number, and floats are equal within 1e-6, relative or absolute.
+tuple is a list, a bool is no number, and floats are equal within 1e-6, relative or absolute (absolute alone where an
+int is expected). A function that returns something is taken to leave its arguments as they are. Objects that are not
+plain data are equal to themselves alone; a test that uses a class of the program trusts that class.
 
 --submissions has one JSON object a line, {"id": ..., "code": "..."}; code is a program, or a reply with a program in a
-fenced block (the last one with a function at its top level). Programs have the standard library, one process, no
-network, no input, and a scratch folder of 16 MB.
+fenced block (the last one that defines the entry point, else the last with a function at its top level); ids may
+repeat. Programs have the standard library, one process, no network, no input, and a scratch folder of 16 MB (none in
+rlimits); a value of theirs has at most 4 MB as JSON, and is nested 150 deep at most.
 
 --out gets one JSON object for each, in order:
   {"id": "a", "passed": false, "verdict": "wrong", "passed_tests": 2, "total_tests": 3, "seconds": 0.07,
@@ -37,6 +42,8 @@ verdict: passed, wrong, error (raised or died), timeout, no_code, or failed (the
 example:
   python -m sml_jax.tasks.execute --problem=problem.json --submissions=in.jsonl --out=out.jsonl
 """
+DIGITS = 20_000  # of an int in the tests; more would take long to write
+MOST = 1_000_000
 KEYS = {"prompt": str, "entry_point": str, "setup": str, "test": str, "tests": list, "io_tests": list}
 
 
@@ -47,27 +54,46 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--problem", required=True, type=pathlib.Path, metavar="PROBLEM.json")
   parser.add_argument("--submissions", required=True, type=pathlib.Path, metavar="IN.jsonl")
   parser.add_argument("--out", required=True, type=pathlib.Path, metavar="OUT.jsonl")
-  parser.add_argument("--backend", default="auto", choices=("auto", *BACKENDS),
-                      help="rlimits is UNSAFE: programs see all files (default: the first of the others that works)")
+  parser.add_argument("--backend", default="auto", metavar="NAME",
+                      help=f"{', '.join(BACKENDS)}; rlimits is UNSAFE: programs see all files, these tests among them "
+                      "(default: the first of the others that works)")
   parser.add_argument("--workers", type=int, help="programs at the same time (default: the cores)")
   parser.add_argument("--cpu_s", type=float, default=10.0, help="CPU seconds of a program (default: 10)")
   parser.add_argument("--memory_mb", type=int, default=1024, help="memory of a program in MiB (default: 1024)")
   flags = parser.parse_args(argv)
+  sys.set_int_max_str_digits(DIGITS)
   try:
     problem = read_problem(flags.problem)
     rows = read_submissions(flags.submissions)
     for name in ("workers", "cpu_s", "memory_mb"):
-      if getattr(flags, name) is not None and getattr(flags, name) <= 0:
-        raise UserError(f"--{name}: expected a number above 0, got {getattr(flags, name)}")
-    if not flags.out.absolute().parent.is_dir():
-      raise UserError(f"{flags.out}: its folder does not exist")
+      if getattr(flags, name) is not None and not 0 < getattr(flags, name) <= MOST:
+        raise UserError(f"--{name}: expected a number above 0 and up to {MOST:,}, got {getattr(flags, name)}")
+    check_out(flags.out)
     with Sandbox(flags.backend, flags.workers, flags.cpu_s, memory_mb=flags.memory_mb) as sandbox:
-      reports = grade(sandbox, [(problem, extract_code(row["code"])) for row in rows])
+      reports = grade(sandbox, [(problem, extract_code(row["code"], problem.entry_point)) for row in rows])
     write(flags.out, [line(row["id"], report) for row, report in zip(rows, reports, strict=True)])
   except (UserError, OSError) as e:
     print(f"error: {e}", file=sys.stderr)
     return 1
+  except KeyboardInterrupt:
+    print("error: interrupted; nothing is written", file=sys.stderr)
+    return 130
   return 0
+
+
+def interrupt(number: int, frame: Any) -> None:
+  raise KeyboardInterrupt
+
+
+def check_out(path: pathlib.Path) -> None:
+  """Raises UserError if write() could not write it, or would put a file in the place of a device or a pipe."""
+  folder = path.absolute().parent
+  if not folder.is_dir():
+    raise UserError(f"{path}: its folder does not exist")
+  if path.exists() and not path.is_file():
+    raise UserError(f"{path}: expected a file, or nothing yet")
+  if not os.access(folder, os.W_OK | os.X_OK):
+    raise UserError(f"{path}: its folder cannot be written to")
 
 
 def read_problem(path: pathlib.Path) -> Problem:
@@ -78,7 +104,8 @@ def read_problem(path: pathlib.Path) -> Problem:
       raise UserError(f"{path}: unknown key {key!r}: expected {', '.join(KEYS)}")
     if type(value) is not KEYS[key]:
       raise UserError(f"{path}: {key}: expected a {KEYS[key].__name__}, got {json.dumps(value)[:80]}")
-  if not found.get("entry_point", "").isidentifier():
+  name = found.get("entry_point", "")
+  if not name.isidentifier() or keyword.iskeyword(name):
     raise UserError(f"{path}: entry_point: expected the name of a function, got {found.get('entry_point')!r}")
   tests = found.get("tests", [])
   for number, test in enumerate(tests, 1):
@@ -127,7 +154,7 @@ def write(path: pathlib.Path, lines: list[str]) -> None:
 
 def _text(path: pathlib.Path) -> str:
   try:
-    return path.read_text(encoding="utf-8")
+    return path.read_text(encoding="utf-8-sig")
   except UnicodeDecodeError as e:
     raise UserError(f"{path}: expected UTF-8 text ({e.reason} at byte {e.start})") from None
   except OSError as e:
@@ -145,4 +172,5 @@ def _object(where: Any, text: str) -> dict:
 
 
 if __name__ == "__main__":
+  signal.signal(signal.SIGTERM, interrupt)
   sys.exit(main())

@@ -23,21 +23,13 @@ class Token(NamedTuple):
 
 RELATIONS = {"=": "=", "<": "<", ">": ">", "\\le": "<=", "\\ge": ">=", "\\ne": "!="}
 
-_COUNTED = ("inch|inches in|foot|feet ft|mile|miles|mi|meter|meters|metre|metres m|centimeter|centimeters|cm|"
-            "millimeter|millimeters|mm|kilometer|kilometers|km|gram|grams|g|kilogram|kilograms|kg|liter|liters|litre|litres|L|"
-            "second|seconds|sec|s|minute|minutes|min|hour|hours|hr|h|day|days|week|weeks|month|months|year|years|"
-            "dollar|dollars|cent|cents|euro|euros|pound|pounds|degree|degrees|deg|percent|unit|units|"
-            "mph|per|way|ways|integer|integers|digit|digits|point|points|edge|edges|time|times|people|person|children|"
-            "men|women|C|F|K|radian|radians|rad|yard|yards")
-UNITS: dict[str, str] = {name: name for name in re.split(r"[|\s]", _COUNTED) if name != "times"} | {
-    "units": "", "unit": "", "inches": "in", "inch": "in", "feet": "ft", "foot": "ft", "miles": "mi", "mile": "mi",
-    "meters": "m", "meter": "m", "metres": "m", "metre": "m", "centimeters": "cm", "centimeter": "cm",
-    "millimeters": "mm", "millimeter": "mm", "kilometers": "km", "kilometer": "km", "grams": "g", "gram": "g",
-    "kilograms": "kg", "kilogram": "kg", "liters": "L", "liter": "L", "litre": "L", "litres": "L", "seconds": "s",
-    "second": "s", "sec": "s", "minutes": "min", "minute": "min", "hours": "h", "hour": "h", "hr": "h",
-    "degrees": "deg", "degree": "deg", "percent": "%", "dollar": "dollars", "cent": "cents", "radians": "rad",
-    "radian": "rad", "days": "day", "weeks": "week", "months": "month", "years": "year",
-    "way": "ways", "point": "points", "yards": "yard", "euro": "euros", "pound": "pounds"}
+_UNITS = ("in inch inches|ft foot feet|mi mile miles|m meter meters metre metres|cm centimeter centimeters|"
+          "mm millimeter millimeters|km kilometer kilometers|g gram grams|kg kilogram kilograms|"
+          "L liter liters litre litres|s second seconds sec|min minute minutes|h hour hours hr|day days|week weeks|"
+          "month months|year years|dollars dollar|cents cent|euros euro|pounds pound|deg degree degrees|% percent|"
+          " unit units|mph|per|ways way|integer|integers|digit|digits|points point|edge|edges|time|people|person|"
+          "children|men|women|C|F|K|rad radian radians|yard yards")
+UNITS: dict[str, str] = {name: group.split(" ")[0] for group in _UNITS.split("|") for name in group.split()}
 """Word behind a number -> its one name; "" says nothing."""
 
 _CHARACTERS = {

@@ -156,7 +156,7 @@ class Judge:
     if entry == STDIN:
       source = last_block(text)
       return f"_PROGRAM = {source!r}\n{_RUN_PROGRAM}" if source else ""
-    return extract_code(text) or ""
+    return extract_code(text, entry) or ""
 
   def _graded(self, programs: list[tuple[Task, str]], part: str) -> list[Report]:
     asked = []

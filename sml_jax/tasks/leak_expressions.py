@@ -11,28 +11,11 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from sml_jax.tasks import exact
+from sml_jax.tasks import leak_operations as operations
 from sml_jax.tasks.exact import Value
-from sml_jax.tasks.leak_operations import (
-  BEHIND,
-  DROPPED,
-  FRACTIONS,
-  FUNCTIONS,
-  INFIX,
-  IT,
-  LEVEL,
-  NOUNS,
-  STOP,
-  SYMBOLS,
-  THEM,
-  TIMES,
-  VERBS,
-  apply,
-  fold,
-)
 from sml_jax.tasks.leak_tokens import Token, tokens
 
 _DEPTH, _CHAIN, _MOST = 16, 40, 60
-_REACH = 28  # tokens back to the number that "then add 2" or "add them" speaks of
 
 
 class Reading(NamedTuple):
@@ -64,49 +47,25 @@ def evaluate(text: str) -> Value | None:
   return part.value if part and part.end == len(reader.toks) else None
 
 
-def _applied(op: str, left: Part, right: Part) -> Value | None:
+def applied(op: str, left: Part, right: Part) -> Value | None:
   """left op right; 50 - 20% is 40."""
   if right.share and left.share is None and op in "+-":
     return exact.multiply(left.value, 1 + right.share if op == "+" else 1 - right.share)
-  return apply(op, left.value, right.value)
+  return operations.apply(op, left.value, right.value)
 
 
 class Reader:
-  """Finds what a text spells out. `wanted(value)` says which values are kept; letters: x and n are values too."""
+  """Reads expressions from tokens. `wanted(value)` says which values are kept; letters: x and n are values too."""
 
   def __init__(self, toks: Sequence[Token], wanted: Callable[[Value], bool] | None, letters: bool = False):
-    self.toks = [t for t in toks if t.text not in DROPPED]
+    self.toks: list[Token] = []
+    for t in toks:
+      if t.text == ")" and not letters and (start := self._aside()):
+        del self.toks[start:]  # "30 (April) + 12 (May)"
+      elif t.text not in operations.DROPPED:
+        self.toks.append(t)
     self.wanted, self.letters = wanted, letters
     self.found: list[Reading] = []
-    self.inside: set[int] = set()  # tokens of numbers that are only part of an expression
-
-  def read(self) -> list[Reading]:
-    i, before = 0, None
-    while i < len(self.toks):
-      t, j = self.toks[i], i
-      part = None
-      if t.text in NOUNS and (self._text(i - 1) == "their" or {self._text(i + 2), self._text(i + 3)} & THEM) and i:
-        self._them(NOUNS[t.text], i, THEM)
-      if t.text == "put" and self._text(i + 2) == "together":
-        self._them("+", i, THEM)
-      if t.text in TIMES and self._text(i + 1) in IT and before:
-        part = self._continued("*", before, Part(Fraction(TIMES[t.text]), i + 2, 0), i)
-        j = i + 2
-      elif t.kind == "w" and t.text in VERBS:
-        part = self._verb(i, before)
-        j = part.end if part else i
-      if part is None and (t.kind == "n" or t.kind in "co" or t.text in TIMES or t.text in NOUNS or t.text in (
-          "square", "negative", "minus", "root", "sqrt", "pi")):
-        part = self.expression(i, 0)
-        j = part.end if part else i
-      if part is not None:
-        if part.ops:
-          self.inside.update(range(i, j))
-        elif t.kind == "n":
-          self._together(i, part)
-        before = (part, i, j)
-      i = max(j, i + 1)
-    return self.found
 
   def expression(self, i: int, depth: int, level: int = 1) -> Part | None:
     """From token i: the longest chain of operators of this level or a tighter one."""
@@ -117,23 +76,20 @@ class Reader:
       if left is None:
         return None
       op, k = self._operator(left.end, left)
-      if (op and LEVEL[op] != level) or not op:
+      if (op and operations.LEVEL[op] != level) or not op:
         k = left.end if level == 2 and self._glued(left.end) else 0
         op = "*" if k else ""
       if not op:
         break
-      k = self._skip(k, 4)
-      if level < 3 or op == "^":  # 2^3^2 is 2^9
-        right = self.expression(k, depth + 1, min(level + 1, 3))
-      else:
-        right = self._factor(k, depth + 1, behind=True)
-      value = _applied(op, left, right) if right else None
+      k = self.skip(k, 4)
+      right = self.expression(k, depth + 1, level + 1) if level < 3 else self._factor(k, depth + 1, behind=True)
+      value = applied(op, left, right) if right else None
       if value is None:
         break
-      left = self._reduced(Part(value, right.end, left.ops + right.ops + 1), i)
+      left = self.reduced(Part(value, right.end, left.ops + right.ops + 1), i)
     return left
 
-  def _reduced(self, part: Part, first: int) -> Part:
+  def reduced(self, part: Part, first: int) -> Part:
     if self.wanted and len(self.found) < _MOST and self.wanted(part.value):
       numbers = sorted(t.value for t in self.toks[first : min(part.end, first + 60)] if t.kind == "n"
           and t.value is not None)
@@ -145,21 +101,21 @@ class Reader:
     while part and part.end < len(self.toks):
       t = self.toks[part.end]
       value = None
-      if t.kind == "w" and t.text in BEHIND:
-        value = exact.multiply(part.value, Fraction(BEHIND[t.text]))
+      if t.kind == "w" and t.text in operations.BEHIND:
+        value = exact.multiply(part.value, Fraction(operations.BEHIND[t.text]))
       elif t.text in ("squared", "cubed"):
         value = exact.power(part.value, Fraction(2 if t.text == "squared" else 3))
       elif t.text == "!" and t.start == self.toks[part.end - 1].end:
         value = exact.factorial(part.value)
         if not self.letters and value is not None:  # "It is 5!" may be just loud
-          self._reduced(Part(value, part.end + 1, part.ops + 1), i)
+          self.reduced(Part(value, part.end + 1, part.ops + 1), i)
           return part
-      elif t.text in ("^", "**") and self._text(part.end + 1) in ("\\circ", "{") and "\\circ" in (
-          self._text(part.end + 1), self._text(part.end + 2)):
-        return Part(part.value, part.end + (2 if self._text(part.end + 1) == "\\circ" else 4), part.ops)
+      elif t.text in ("^", "**") and self.text(part.end + 1) in ("\\circ", "{") and "\\circ" in (
+          self.text(part.end + 1), self.text(part.end + 2)):
+        return Part(part.value, part.end + (2 if self.text(part.end + 1) == "\\circ" else 4), part.ops)
       if value is None:
         break
-      part = self._reduced(Part(value, part.end + 1, part.ops + 1), i)
+      part = self.reduced(Part(value, part.end + 1, part.ops + 1), i)
     return part
 
   def _primary(self, i: int, depth: int, behind: bool) -> Part | None:
@@ -173,36 +129,36 @@ class Reader:
           self.toks[i + 1].start != t.end if t.text == "-" else self.toks[i + 1].kind != "n"):
         return None
       part = self.expression(i + 1, depth + 1, 3)
-      return part and self._reduced(Part(exact.multiply(part.value, Fraction(-1)), part.end, part.ops), i)
+      return part and self.reduced(Part(exact.multiply(part.value, Fraction(-1)), part.end, part.ops), i)
     if t.text in ("(", "{"):
       part = self.expression(i + 1, depth + 1)
-      closed = part and self._text(part.end) == {"(": ")", "{": "}"}[t.text]
+      closed = part and self.text(part.end) == {"(": ")", "{": "}"}[t.text]
       whole = Part(part.value, part.end + 1, part.ops) if closed else None
-      return self._reduced(whole, i) if whole and whole.ops else whole
-    if t.text in FRACTIONS or t.text in ("\\binom", "\\dbinom"):
-      digits = self._text(i + 1)
+      return self.reduced(whole, i) if whole and whole.ops else whole
+    if t.text in operations.FRACTIONS or t.text in ("\\binom", "\\dbinom"):
+      digits = self.text(i + 1)
       if len(digits) == 2 and digits.isdigit():  # \frac12
         above, below = Part(Fraction(digits[0]), i + 2, 0), Part(Fraction(digits[1]), i + 2, 0)
       else:
         above = self._group(i + 1, depth)
         below = self._group(above.end, depth) if above else None
-      value = apply("c" if "binom" in t.text else "/", above.value, below.value) if above and below else None
-      return None if value is None else self._reduced(Part(value, below.end, above.ops + below.ops + 1), i)
-    if t.text in ("\\sqrt", "√", "sqrt", "root") or (t.text == "square" and self._text(i + 1) in ("root", "roots")):
+      value = operations.apply("c" if "binom" in t.text else "/", above.value, below.value) if above and below else None
+      return None if value is None else self.reduced(Part(value, below.end, above.ops + below.ops + 1), i)
+    if t.text in ("\\sqrt", "√", "sqrt", "root") or (t.text == "square" and self.text(i + 1) in ("root", "roots")):
       return self._root(i, depth)
     if t.text in ("pi", "\\pi"):
       return Part(exact.letter("pi"), i + 1, 0)
     if t.text in ("\\boxed", "\\fbox"):
       return self._group(i + 1, depth)
-    if t.text in TIMES or (t.text == "square" and self._text(i + 1) == "of"):
-      part = self.expression(self._skip(i + 1, 4, also=("of",)), depth + 1, 3)
+    if t.text in operations.TIMES or (t.text == "square" and self.text(i + 1) == "of"):
+      part = self.expression(self.skip(i + 1, 4, also=("of",)), depth + 1, 3)
       if part is None:
         return None
-      value = exact.multiply(part.value, part.value if t.text == "square" else Fraction(TIMES[t.text]))
-      return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), i)
-    if t.text in NOUNS and self._text(i + 1) in ("of", "between", "from"):
-      return self._listed(NOUNS[t.text], i, self._skip(i + 2, 4), depth)
-    if self.letters and t.kind == "w" and len(t.text) <= 3 and t.text not in FUNCTIONS:
+      value = exact.multiply(part.value, part.value if t.text == "square" else Fraction(operations.TIMES[t.text]))
+      return None if value is None else self.reduced(Part(value, part.end, part.ops + 1), i)
+    if t.text in operations.NOUNS and self.text(i + 1) in ("of", "between", "from"):
+      return self._listed(operations.NOUNS[t.text], i, self.skip(i + 2, 4), depth)
+    if self.letters and t.kind == "w" and len(t.text) <= 3 and t.text not in operations.FUNCTIONS:
       value: Value | None = Fraction(1)
       for name in t.text:
         value = exact.multiply(value, exact.letter(name))
@@ -214,55 +170,51 @@ class Reader:
     if t.value is None:
       return None
     j, value, share = i + 1, t.value, None
-    if self._text(j) in ("%", "\\%", "percent") or (self._text(j) == "per" and self._text(j + 1) == "cent"):
-      j += 2 if self._text(j) == "per" else 1
-      k = self._skip(j + 1, 4) if self._text(j) == "of" else 0
+    if self.text(j) in ("%", "\\%", "percent") or (self.text(j) == "per" and self.text(j + 1) == "cent"):
+      j += 2 if self.text(j) == "per" else 1
+      k = self.skip(j + 1, 4) if self.text(j) == "of" else 0
       if k and k < len(self.toks) and self.toks[k].kind == "n" and self.toks[k].value is not None:
-        return self._reduced(Part(value * self.toks[k].value / 100, k + 1, 1), i)
+        return self.reduced(Part(value * self.toks[k].value / 100, k + 1, 1), i)
       share = value / 100
       if behind or self._operator(j, None)[0]:
         value = share
     elif value.denominator != 1 and t.form == "words":
-      k = self._skip(j, 5, also=("of", "than"))  # half of 84, half as many as 84, half the 84
+      k = self.skip(j, 5, also=("of", "than"))  # half of 84, half as many as 84, half the 84
       if k < len(self.toks) and k > j and self.toks[k].kind == "n" and self.toks[k].value is not None:
-        return self._reduced(Part(value * self.toks[k].value, k + 1, 1), i)
+        return self.reduced(Part(value * self.toks[k].value, k + 1, 1), i)
     return Part(value, j, 0, share)
 
   def _root(self, i: int, depth: int) -> Part | None:
     n, j = Fraction(2), i + 1
     if self.toks[i].text == "square":
       j = i + 2
-    if self._text(j) == "of":
+    if self.text(j) == "of":
       j += 1
-    elif self._text(j) == "[" and j + 2 < len(self.toks) and self._text(j + 2) == "]":
+    elif self.text(j) == "[" and j + 2 < len(self.toks) and self.text(j + 2) == "]":
       n, j = self.toks[j + 1].value or Fraction(0), j + 3
-    part = self._primary(self._skip(j, 2), depth + 1, True)
+    part = self._primary(self.skip(j, 2), depth + 1, True)
     value = exact.root(part.value, int(n)) if part else None
-    return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), i)
+    return None if value is None else self.reduced(Part(value, part.end, part.ops + 1), i)
 
   def _group(self, i: int, depth: int) -> Part | None:
-    if self._text(i) == "{":
+    if self.text(i) == "{":
       return self._primary(i, depth + 1, True)
     single = i < len(self.toks) and self.toks[i].kind == "n" and len(self.toks[i].text) == 1
     return Part(self.toks[i].value, i + 1, 0) if single else None
 
   def _operator(self, i: int, left: Part | None) -> tuple[str, int]:
     """The operator at or a few words behind token i, and the token behind it; ("", 0) if there is none."""
-    toks, k, last = self.toks, i - 1, min(i + 6, len(self.toks))
-    while (k := k + 1) < last:
+    toks = self.toks
+    for k in range(i, min(i + 6, len(toks))):
       t = toks[k]
-      if aside := self._aside(k):
-        k, last = aside - 1, min(aside + 4, len(toks))
-        continue
-      if t.text == "," and k + 1 < len(toks) and toks[k + 1].text in INFIX and toks[k + 1].text not in ("more",
-          "to", "out"):
+      if t.text == "," and self.text(k + 1) in operations.INFIX and self.text(k + 1) not in ("more", "to", "out"):
         continue
       if t.text == "in" and k == i and k + 1 < len(toks) and toks[k + 1].kind == toks[k - 1].kind == "n":
         return "/", k + 1  # one in six
       if t.text == "x" and k + 1 < len(toks) and toks[k + 1].kind == "n" and not self.letters:
         return "*", k + 1
       if t.kind == "w":
-        for rest, op in INFIX.get(t.text, ()):
+        for rest, op in operations.INFIX.get(t.text, ()):
           end = k + 1 + len(rest)
           if tuple(x.text for x in toks[k + 1 : end]) == rest and end < len(toks) and (
               t.text != "less" or rest or toks[end].kind == "n" or toks[end].text == "the"):
@@ -271,10 +223,10 @@ class Reader:
           return "*", k + 1
         aside = t.text in ("from", "with") and k + 1 < len(toks) and toks[
             k + 1].kind == "w"  # the 60 from before plus 37
-        if (t.text in STOP and not aside) or self.letters:
+        if (t.text in operations.STOP and not aside) or self.letters:
           return "", 0
         continue
-      op = SYMBOLS.get(t.text, "")
+      op = operations.SYMBOLS.get(t.text, "")
       if not op or k + 1 >= len(toks):
         return "", 0
       nxt = toks[k + 1]
@@ -290,7 +242,7 @@ class Reader:
     if i >= len(self.toks):
       return False
     t, near = self.toks[i], self.toks[i].start - self.toks[i - 1].end in (0, len("\\left"))
-    if t.text in ("\\sqrt", "\\pi", "√") or (t.text in FRACTIONS and self.letters):
+    if t.text in ("\\sqrt", "\\pi", "√") or (t.text in operations.FRACTIONS and self.letters):
       return True
     return (near and (t.text == "(" or t.text in ("pi", "sqrt"))) or (self.letters and (
         t.kind == "w" or t.text == "(" or (t.kind == "n" and self.toks[i - 1].kind == "w")))
@@ -302,120 +254,42 @@ class Reader:
     while part and len(values) < 12:
       values.append(part.value)
       ops, end = ops + part.ops, part.end
-      k = self._skip(end, 4)
-      comma = self._text(k) == ","
+      k = self.skip(end, 4)
+      comma = self.text(k) == ","
       k += comma
-      if self._text(k) in ("and", "with", "by", "&", "from", "to"):
+      if self.text(k) in ("and", "with", "by", "&", "from", "to"):
         k += 1
       elif not comma:
         break
-      part = self.expression(self._skip(k, 4), depth + 1)
+      part = self.expression(self.skip(k, 4), depth + 1)
     if len(values) < 2:
       return None
-    value = fold(op, values)
-    return None if value is None else self._reduced(Part(value, end, ops + len(values) - 1), first)
+    value = operations.fold(op, values)
+    return None if value is None else self.reduced(Part(value, end, ops + len(values) - 1), first)
 
-  def _verb(self, i: int, before: tuple[Part, int, int] | None) -> Part | None:
-    """Add 3 to 4; subtract 3 from 4; (6 ...) multiply it by 7; (12 ... 30 ...) add them."""
-    op = VERBS[self.toks[i].text]
-    k = self._skip(i + 1, 6, also=("up", "away", "together"))
-    colon = k + 1 if self._text(k) == "two" and self._text(k + 1) == ":" else k
-    if self._text(colon) == ":":
-      k = self._skip(colon + 1, 3)
-    words = {t.text for t in self.toks[i + 1 : k]}
-    if (self._text(k) in ("by", "into", "among", "between", "with", "from", "to") and before and words & IT) or (
-        self._text(k) == "by" and before and op in "*/" and not words):
-      k2 = self._skip(k + 1, 4)
-      part = self.expression(k2, 0)
-      return self._continued("r" if self._text(k) == "from" and op == "-" else op, before, part, i)
-    first = self.expression(k, 0) if k < len(self.toks) else None
-    if first is None or (words & THEM and not first.ops and self.toks[k].text == "two"):
-      self._them(op, i, words)
-      return None
-    parts, end, prep, shared = [first], first.end, "", first
-    while shared and len(parts) < 12:
-      j = self._skip(end, 5, also=("away", "is", "are", "was", "were", "you", "have", "has"))
-      comma = self._text(j) == ","
-      j += comma
-      if self._text(j) in ("and", "to", "from", "off", "by", "with", "into", "among", "between", "&"):
-        prep = self._text(j)
-        j += 1
-      elif not comma:
-        break
-      if self._text(j) in VERBS or self._text(j) == "then":
-        break
-      shared = self.expression(self._skip(j, 4), 0)
-      if shared:
-        parts.append(shared)
-        end = shared.end
-        if prep in ("to", "from", "off", "by", "into", "among", "between"):
-          break
-    if len(parts) < 2:
-      start = self.toks[i].text in ("take", "taking") and self._text(end - 1) and self._text(self._skip(end,
-          5)) in ("and", ",")
-      return first if start else self._continued(op, before, first, i)
-    if op == "-" and prep in ("from", "off"):
-      parts = [parts[-1], *parts[:-1]]
-    value = _applied(op, *parts) if len(parts) == 2 and parts[1].share else fold(op, [p.value for p in parts])
-    return None if value is None else self._reduced(Part(value, end, sum(p.ops + 1 for p in parts) - 1), i)
-
-  def _continued(self, op: str, before: tuple[Part, int, int] | None, part: Part | None, i: int) -> Part | None:
-    if not part or not before or i - before[2] > _REACH:
-      return None
-    value = _applied(op, before[0], part)
-    return None if value is None else self._reduced(Part(value, part.end, part.ops + 1), before[1])
-
-  def _together(self, i: int, part: Part) -> None:
-    """ "48 and 24 together" """
-    k = self._skip(part.end, 4)
-    if self._text(k) in ("and", "&"):
-      other = self.expression(self._skip(k + 1, 4), 0)
-      if other and {self._text(other.end + n) for n in range(5)} & {"together", "combined", "altogether"}:
-        value = exact.add(part.value, other.value)
-        if value is not None:
-          self._reduced(Part(value, other.end, other.ops + 1), i)
-
-  def _them(self, op: str, i: int, words: set[str]) -> None:
-    """12 ... 30 ... add them: the last two, three or four numbers."""
-    if not words & THEM:
-      return
-    places = [k for k in range(max(0, i - _REACH), i) if self.toks[k].kind == "n" and self.toks[k].value is not None]
-    for count in range(2, min(4, len(places)) + 1):
-      values = [self.toks[k].value for k in places[-count:]]
-      for ordered in (values, values[::-1]) if op in "-/" and count == 2 else (values,):
-        value = fold(op, ordered)
-        if value is not None:
-          self._reduced(Part(value, i + 1, count - 1), places[-count])
-
-  def _skip(self, i: int, most: int, also: tuple[str, ...] = ()) -> int:
+  def skip(self, i: int, most: int, also: tuple[str, ...] = ()) -> int:
     """The first token from i on that is no plain word, `most` words at most."""
     toks = self.toks
     if self.letters:
       return i
-    k = i - 1
-    while (k := k + 1) < min(i + most, len(toks)):
+    for k in range(i, min(i + most, len(toks))):
       t = toks[k]
-      if aside := self._aside(k):
-        i, k = aside, aside - 1
-        continue
       hyphen = t.text == "-" and 0 < k < len(toks) - 1 and toks[k - 1].end == t.start and toks[k + 1].kind == "w"
-      word = t.kind == "w" and t.text not in NOUNS and t.text not in TIMES and t.text not in (
+      word = t.kind == "w" and t.text not in operations.NOUNS and t.text not in operations.TIMES and t.text not in (
           "square", "root", "sqrt", "pi", "negative", "minus", "add", "subtract", "multiply", "divide", "adding",
           "subtracting", "multiplying", "dividing")
-      if not hyphen and (not word or (t.text in STOP and t.text not in also) or (t.text in INFIX
+      if not hyphen and (not word or (t.text in operations.STOP and t.text not in also) or (t.text in operations.INFIX
           and t.text not in also and t.text not in (
           "more", "groups", "sets", "rows", "together", "over"))):
         return k
     return min(i + most, len(toks))
 
-  def _aside(self, i: int) -> int:
-    """The token behind words in brackets that start at token i; 0 if there are none."""
-    if self._text(i) != "(" or self.letters:
-      return 0
-    j = i + 1
-    while j < min(i + 8, len(self.toks)) and self.toks[j].kind == "w":
-      j += 1
-    return j + 1 if j > i + 1 and self._text(j) == ")" else 0
+  def _aside(self) -> int:
+    """Where the bracket opens behind which there are words alone; 0 if there is none."""
+    i = len(self.toks) - 1
+    while i > max(0, len(self.toks) - 8) and self.toks[i].kind == "w":
+      i -= 1
+    return i if 0 < i < len(self.toks) - 1 and self.toks[i].text == "(" else 0
 
-  def _text(self, i: int) -> str:
+  def text(self, i: int) -> str:
     return self.toks[i].text if i < len(self.toks) else ""

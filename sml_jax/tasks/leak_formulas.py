@@ -22,8 +22,7 @@ _MATH = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|`([^`\n]+)`|\*\
 _BOXED = re.compile(r"\\boxed\s*\{")
 _RUN = re.compile(  # operands joined by signs, outside of math marks
     r"(?:[-+]?\s?(?:\\[A-Za-z]+|[A-Za-z]?\d[\d.,]*\d|\d|(?<![A-Za-z])[A-Za-z](?![A-Za-z'])|√|π|[(){}\[\]|!]|sqrt|pi"
-    r"|floor|ceil)"
-    r"(?:\s?[-+*/^=<>_,×·⋅]{1,2}\s?|\s(?=[(\\+\-*/^=]))?)+")
+    r"|floor|ceil)(?:\s?[-+*/^=<>_,×·⋅]{1,2}\s?|\s(?=[(\\+\-*/^=]))?)+")
 _PIECES = re.compile(
     r"(?<![<>!])=|\\(?:implies|Rightarrow|iff|to|approx|equiv)(?![A-Za-z])|;|:|\s(?:and|or|so|then|is|where)\s"
     r"|(?<=\S),\s")
@@ -33,15 +32,12 @@ _COMMON = {"yes", "no", "true", "false", "none", "same", "equal", "a", "b", "c",
 
 def formula_leak(answer: str, problem: str, turn: str, said: Sequence[str] = ()) -> Span | None:
   """Where a turn writes the answer: the same text in one form, or the same value."""
-  wanted = _forms(answer)
-  if not wanted:
-    return None
+  wanted = _tight(answer), _value(answer)
   shown = _shown(problem, tuple(said))
   for start, end in spans(turn):
     piece = turn[start:end]
-    if _same(piece, wanted):
-      if not _known(piece, wanted, shown) or _asserted(turn, start, end):
-        return "formula", start, end
+    if _same(piece, wanted) and (not _known(piece, wanted, shown) or _asserted(turn, start, end)):
+      return "formula", start, end
   return None
 
 
@@ -133,12 +129,6 @@ def spans(turn: str) -> list[tuple[int, int]]:
     if 0 < end - start <= _MAX_SPAN:
       out.append((start, end))
   return list(dict.fromkeys(out))
-
-
-def _forms(answer: str) -> tuple[str, exact.Value | None]:
-  text = _tight(answer)
-  value = _value(answer)
-  return text, value
 
 
 @functools.lru_cache(maxsize=4096)

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 from sml_jax.tasks import exact
 from sml_jax.tasks.exact import Value
-from sml_jax.tasks.leak_context import Context, flat, singular, units_of
-from sml_jax.tasks.leak_expressions import Reader
-from sml_jax.tasks.leak_operations import OPERATIONS
-from sml_jax.tasks.leak_tokens import Token, plain, tokens
+from sml_jax.tasks.leak_context import Context, singular, units_of
+from sml_jax.tasks.leak_operations import OPERATIONS, SYMBOLS
+from sml_jax.tasks.leak_prose import Prose
+from sml_jax.tasks.leak_tokens import TENS, UNITS, Token, plain, tokens
 
 Span = tuple[str, int, int]  # kind, start, end
 _MOST = 300  # places of a turn that are looked at closely
@@ -27,7 +27,6 @@ _SMALL = 12  # numbers up to it come up in any hint
 _IMPLIED = {"twice": 2, "double": 2, "doubled": 2, "half": 2, "pair": 2, "couple": 2, "both": 2, "triple": 3,
     "dozen": 12,
             "week": 7, "year": 12, "quarter": 4, "third": 3}
-_SIGNS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "**": "^"}
 _ROMAN = re.compile(r"\b[MDCLXVI]+\b")
 _ROMAN_PARTS = ((1000, "M"), (900, "CM"), (500, "D"), (400, "CD"), (100, "C"), (90, "XC"), (50, "L"), (40, "XL"),
                 (10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I"))
@@ -39,9 +38,7 @@ _DIGITS = re.compile(r"\bdigits?\b|\bfollowed by\b|\bthen\b|\bspell|starts? with
     r"|with)", re.IGNORECASE)
 _BASE64 = re.compile(r"(?<![A-Za-z0-9+/=])(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}="
     r"|[A-Za-z0-9+/]{2}==)(?![A-Za-z0-9+/=])")
-_ONES = ("zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-         "seventeen eighteen nineteen").split()
-_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ONES, _TENS = list(UNITS), list(TENS)
 
 
 class Known(NamedTuple):
@@ -51,7 +48,6 @@ class Known(NamedTuple):
   expressions: frozenset[tuple[Value, tuple[Fraction, ...]]]
   words: frozenset[str]
   counted: frozenset[tuple[Fraction, str]]  # (5, "apple")
-  flat: str
   units: frozenset[str]
   percent: bool
   money: bool
@@ -61,12 +57,12 @@ class Known(NamedTuple):
 def known(text: str) -> Known:
   text = plain(text[:20_000])[0]
   toks = tokens(text)
-  reader = Reader(toks, lambda value: True)
+  reader = Prose(toks, lambda value: True)
   found = reader.read()
   numbers: set[Value] = {t.value for t in toks if t.kind == "n" and t.value is not None}
   numbers |= {Fraction(_IMPLIED[t.text]) for t in toks if t.text in _IMPLIED}
   return Known(frozenset(numbers), frozenset((r.value, r.numbers) for r in found),
-               frozenset(_SIGNS.get(t.text, t.text) for t in toks), _counted(toks), flat(text), units_of(text),
+               frozenset(SYMBOLS.get(t.text, t.text) for t in toks), _counted(toks), units_of(text),
                "%" in text or "percent" in text.lower(), "$" in text or "dollar" in text.lower() or "cents" in text)
 
 
@@ -92,13 +88,13 @@ def _plain_leak(answer: Value, task: Known, quoted: Known | None, text: str, per
   near = exact.decimal(answer)
   share = answer / 100 if isinstance(answer, Fraction) and (percent or task.percent) else None
   small = isinstance(answer, Fraction) and answer.denominator == 1 and abs(answer) <= _SMALL
-  reader = Reader(toks, lambda value: value == answer or (value == share and share is not None))
+  reader = Prose(toks, lambda value: value == answer or (value == share and share is not None))
   found: list[tuple[int, int, str, bool | None, int]] = []  # start, end, kind, whether an expression is known, token
   for r in reader.read():
     first, last = reader.toks[r.first], reader.toks[r.last]
     fraction = r.ops == 1 and r.last - r.first == 2 and isinstance(answer, Fraction) and answer.denominator != 1
     span = reader.toks[r.first : r.last + 1]
-    signs = {_SIGNS.get(t.text, t.text) for t in span if t.kind in "oc" or t.text in OPERATIONS} - {"(", ")", "{", "}"}
+    signs = {SYMBOLS.get(t.text, t.text) for t in span if t.kind in "oc" or t.text in OPERATIONS} - {"(", ")", "{", "}"}
     shown = (r.value, r.numbers) in task.expressions and signs <= task.words
     said = quoted is not None and (r.value, r.numbers) in quoted.expressions
     if r.ops:
@@ -113,7 +109,7 @@ def _plain_leak(answer: Value, task: Known, quoted: Known | None, text: str, per
   for start, end, kind, restates, i in sorted(found, key=lambda f: f[:2])[:_MOST]:
     context = Context(text, start, end, task.units)
     if restates is not None:
-      leak = _stated(context, task, quoted) if restates else True
+      leak = _stated(context, quoted) if restates else True
     else:
       t = reader.toks[i]
       is_known = t.value in task.numbers or (kind == "number" and answer in task.numbers)
@@ -145,7 +141,7 @@ def _matches(t: Token, behind: str, answer: Value, near: float | None, share: Fr
 
 def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool, is_known: bool, is_quoted: bool,
              inside: bool) -> bool:
-  if (t.form == "digits" and context.label()) or context.date(t.value):
+  if (t.form == "digits" and context.label(t.value)) or context.date(t.value):
     return False
   if context.alone():
     return True
@@ -157,7 +153,7 @@ def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool
     return True
   if inside:
     return False
-  if ((small or is_known) and context.in_formula()) or (context.restated(task.flat) and is_known):
+  if (small or is_known) and context.in_formula():
     return False
   if context.quoted():
     return False
@@ -165,8 +161,6 @@ def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool
     return True
   if t.form == "ordinal" or context.counts_hints():
     return False
-  if context.number_of_asked():
-    return True
   asked = context.counts_asked() and not context.determined() and t.text not in ("one", "a", "an")
   if is_known:
     new = re.match(r"[\s*_`]*(?:more\s+)?([a-z]+)", context.right) if asked else None
@@ -176,10 +170,8 @@ def _is_leak(context: Context, task: Known, t: Token, answer: Value, small: bool
   return context.stated() or context.told() or asked or context.ends_clause()
 
 
-def _stated(context: Context, task: Known, quoted: Known | None) -> bool:
+def _stated(context: Context, quoted: Known | None) -> bool:
   """An expression that the problem or the student wrote first is a leak only where it is called the answer."""
-  if context.restated(task.flat):
-    return False
   return context.confirmed() if quoted else context.sure() and not context.quoted()
 
 
@@ -219,8 +211,8 @@ class _Off:
 
 
 _BOUNDS = re.compile(
-    r".*?(?:\bbetween\s+#\s+and|\b(?:than|above|over|below|under)\s+#,?\s+(?:(?:and|but|yet)\s+)?(?:\w+\s+){0,3}"
-    r"(?:than|above|over|below|under))\s*", re.DOTALL)
+    r".*?(?:\bbetween\s+#\s+and|\b(?:than|above|over|below|under)\s+#,?\s+(?:(?:and|but"
+    r"|yet)\s+)?(?:\w+\s+){0,3}(?:than|above|over|below|under))\s*", re.DOTALL)
 _NEAR = re.compile(r"\b(?:after|before|between|too|off|short|under|over|than|above|below)\b", re.IGNORECASE)
 _LOW, _HIGH = _Off("low|small|few|little|short|under|below"), _Off("high|big|large|many|much|over|above")
 
@@ -288,7 +280,7 @@ def _roman(n: int, text: str) -> Span | None:
   for m in itertools.islice(re.finditer(rf"\b{letters}\b", text), _MOST):
     context = Context(text, m.start(), m.end(), ())
     sentence = context.clause + context.right
-    if not context.label() and (len(letters) > 4 or context.stated() or context.sure() or context.alone()
+    if not context.label(Fraction(n)) and (len(letters) > 4 or context.stated() or context.sure() or context.alone()
                                 or re.search("roman|numeral", sentence, re.I)):
       return "form", m.start(), m.end()
   return None
@@ -325,19 +317,14 @@ def _encoded(answer: Fraction, text: str) -> Span | None:
       if t.kind == "n" and t.value == answer and (len(decoded) < 12 or abs(answer) > _SMALL or Context(
           decoded, t.start, t.end, ()).stated()):
         return "encoded", start, end
-  if answer.denominator == 1 and 0 <= answer < 10**9:
-    for m in re.finditer(r"[A-Za-z]+(?:[ -][A-Za-z]+)*", codecs.encode(text[:20_000], "rot13")) if _rot13_near(
-        int(answer), text) else ():
+  if answer.denominator == 1 and 0 <= answer < 10**9 and codecs.encode(
+      re.split("[ -]", in_words(int(answer)))[-1], "rot13") in text.lower():
+    for m in re.finditer(r"[A-Za-z]+(?:[ -][A-Za-z]+)*", codecs.encode(text, "rot13")):
       for t in tokens(m[0]):
-        if t.kind == "n" and t.value == answer and (answer > _SMALL or re.search(r"rot|cipher|shift|cod|secret"
-            r"|hid|scrambl|crypt|disguise", text, re.I)):
+        if t.kind == "n" and t.value == answer and (answer > _SMALL or re.search(
+            r"rot|cipher|shift|cod|secret|hid|scrambl|crypt|disguise", text, re.I)):
           return "encoded", m.start() + t.start, m.start() + t.end
   return None
-
-
-def _rot13_near(n: int, text: str) -> bool:
-  last = in_words(n).split()[-1].split("-")[-1]
-  return codecs.encode(last, "rot13") in text.lower()
 
 
 def decodings(text: str) -> Iterable[tuple[int, int, str]]:

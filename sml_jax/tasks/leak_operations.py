@@ -7,22 +7,19 @@ from fractions import Fraction
 from sml_jax.tasks import exact
 from sml_jax.tasks.exact import Sum, Value
 
-INFIX: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
-    "plus": (((), "+"),), "minus": (((), "-"),), "times": (((), "*"),), "over": (((), "/"),), "without": (((),
-    "-"),), "less": (
-        (("than",), "r"), ((), "-")), "multiplied": ((("by",), "*"),), "divided": (
-        (("by",), "/"), (("among",), "/"), (("between",), "/"), (("into",), "/")), "split": (
-        (("among",), "/"), (("between",), "/"), (("into",), "/")), "shared": ((("among",), "/"), (("between",), "/")),
-    "out": ((("of",), "/"),), "increased": ((("by",), "+"),), "decreased": ((("by",), "-"),),
-    "reduced": ((("by",), "-"),), "fewer": ((("than",), "r"),), "more": ((("than",), "+"),),
-    "take": ((("away",), "-"),), "taken": ((("away", "from"), "r"), (("from",), "r")),
-    "subtracted": ((("from",), "r"),), "removed": ((("from",), "r"),), "deducted": ((("from",), "r"),),
-    "goes": ((("into",), "d"),), "go": ((("into",), "d"),), "fits": ((("into",), "d"),), "fit": ((("into",), "d"),),
-    "added": ((("to",), "+"),), "combined": ((("with",), "+"),), "together": ((("with",), "+"),),
-    "groups": ((("of",), "*"),), "sets": ((("of",), "*"),), "rows": ((("of",), "*"),), "lots": ((("of",), "*"),),
-    "raised": ((("to", "the", "power", "of"), "^"), (("to", "the", "power"), "^"), (("to", "the"), "^")),
-    "to": ((("the", "power", "of"), "^"), (("the", "power"), "^")), "choose": (((), "c"),), "mod": (((), "m"),),
-    "modulo": (((), "m"),)}
+INFIX: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+"""First word of an operator in words: (words behind it, operator), the longest first."""
+for _op, _phrases in {
+    "+": "increased by|more than|added to|combined with|together with|plus", "-": "decreased by|reduced by|take away|"
+    "minus|without|less", "r": "less than|fewer than|taken away from|taken from|subtracted from|removed from|"
+    "deducted from", "*": "multiplied by|groups of|sets of|rows of|lots of|times", "/": "divided by|divided among|"
+    "divided between|divided into|split among|split between|split into|shared among|shared between|out of|over",
+    "d": "goes into|go into|fits into|fit into", "^": "raised to the power of|raised to the power|raised to the|"
+    "to the power of|to the power", "c": "choose", "m": "mod|modulo"}.items():
+  for _phrase in _phrases.split("|"):
+    _first, *_rest = _phrase.split()
+    INFIX.setdefault(_first, []).append((tuple(_rest), _op))
+    INFIX[_first].sort(key=lambda p: -len(p[0]))
 SYMBOLS = {"+": "+", "-": "-", "*": "*", "/": "/", "^": "^", "**": "^", "\\times": "*", "\\cdot": "*", "\\div": "/",
             "\\ast": "*", "\\pm": ""}
 LEVEL = {"+": 1, "-": 1, "r": 1, "*": 2, "/": 2, "m": 2, "d": 2, "c": 3, "^": 3}
@@ -31,22 +28,20 @@ TIMES = {"twice": 2, "double": 2, "doubling": 2, "triple": 3, "tripling": 3, "th
 BEHIND = {"doubled": 2, "tripled": 3, "quadrupled": 4, "halved": Fraction(1, 2)}
 NOUNS = {"sum": "+", "total": "+", "product": "*", "difference": "-", "quotient": "/", "ratio": "/", "average": "a",
           "mean": "a"}
-VERBS = {"add": "+", "adding": "+", "sum": "+", "summing": "+", "combine": "+", "combining": "+", "total": "+",
-          "subtract": "-", "subtracting": "-", "take": "-", "taking": "-", "deduct": "-", "deducting": "-",
-          "remove": "-", "removing": "-", "multiply": "*", "multiplying": "*", "divide": "/", "dividing": "/",
-          "knock": "-", "discount": "-", "reduce": "-", "decrease": "-", "lower": "-", "increase": "+", "raise": "+",
-          "split": "/", "splitting": "/", "share": "/", "sharing": "/"}
+VERBS = {w: op for op, words in {
+    "+": "add adding sum summing combine combining total increase raise", "*": "multiply multiplying",
+    "-": "subtract subtracting take taking deduct deducting remove removing knock discount reduce decrease lower",
+    "/": "divide dividing split splitting share sharing"}.items() for w in words.split()}
 THEM = {"them", "these", "those", "both", "two", "together", "all", "everything"}
 OPERATIONS = frozenset({*INFIX, *TIMES, *BEHIND, *NOUNS, *VERBS, "half", "squared", "cubed", "root",
     "percent"} - {"to", "out"})
 """Words that name what is done with numbers."""
 IT = {"it", "that", "this", "result", "sum", "product", "total", "difference", "quotient", "number", "answer"}
-STOP = {"off", "and", "or", "to", "from", "by", "with", "then", "so", "is", "are", "equals", "equal", "which",
-    "but", "if",
-         "into", "among", "between", "because", "since", "when", "was", "were", "gives", "makes", "get", "gets",
-         "than", "have", "has", "you", "not", "while", "where", "plus", "minus", "times", "remember", "check"}
-DROPPED = {"\\left", "\\right", "\\displaystyle", "\\quad", "\\,", "\\;", "\\!", "\\ ", "\\:", "\\(", "\\)", "\\[",
-            "\\]", "\\$", "\\{", "\\}", "\\big", "\\Big", "|", "\\mathrm"}
+STOP = set(
+    "off and or to from by with then so is are equals equal which but if into among between because since when was "
+    "were gives makes get gets than have has you not while where plus minus times remember check".split())
+DROPPED = {
+    "\\ ", *r"\left \right \displaystyle \quad \, \; \! \: \( \) \[ \] \$ \{ \} \big \Big | \mathrm".split()}
 FRACTIONS = {"\\frac", "\\dfrac", "\\tfrac", "\\cfrac"}
 FUNCTIONS = {"sin", "cos", "tan", "log", "ln", "max", "min", "gcd", "lcm", "mod", "exp", "det", "and", "or", "if"}
 

@@ -9,28 +9,27 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sml_jax.tasks.leak_code import parse
+from sml_jax.tasks.leak_pieces import parse
 from sml_jax.tasks.leak_tokens import plain, tokens
 
-_CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|give|gives|produces?|yields?"
-    r"|should|must|evaluates?|answer|"
-                  r"gets?|got|comes?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>|=", re.IGNORECASE)
+_CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|give|gives|produces?|yields?|should"
+    r"|must|evaluates?|answer|gets?|got|comes?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>"
+    r"|=", re.IGNORECASE)
 _STRONG_CUE = re.compile(r"\b(?:expect\w*|should|must|supposed|correct|right|return|test)\b|==|->|→|=>", re.IGNORECASE)
 EMPTY = {"empty list": "[]", "empty string": "''", "empty tuple": "()", "empty dictionary": "{}", "empty dict": "{}",
           "empty array": "[]", "empty set": "set()"}
 # "not 7", "your code returned 7": said of another value, or of what the student's program does.
 _DENIED = re.compile(r"\b(?:not|n't|never|instead of|rather than)\s+(?:\w+\s+){0,2}[`'\"]*$", re.IGNORECASE)
-_OWN = re.compile(r"\b(?:your|you)\b[^.]{0,60}\b(?:returns?|returned|gives?|gave|outputs?|produces?|got"
-    r"|returning|printed)\s+[`'\"]*$",
+_OWN = re.compile(r"\b(?:your|you)\b[^.]{0,60}\b(?:returns?|returned|gives?|gave|outputs?|produces?|got|returning"
+    r"|printed)\s+[`'\"]*$",
                   re.IGNORECASE)
-_MODAL = re.compile(r"\b(?:should|must|need\w*|ought|has to|have to|supposed|want|expected|correctly|make|let"
-    r"|so that|until|will|would)\b", re.IGNORECASE)
+_MODAL = re.compile(r"\b(?:should|must|need\w*|ought|has to|have to|supposed|want|expected|correctly|make|let|so that"
+    r"|until|will|would)\b", re.IGNORECASE)
 
 
 class Case(NamedTuple):
   """One assert: how the call and its arguments are written, and what it must return, without spaces."""
 
-  name: str
   arguments: tuple[str, ...]
   values: tuple[Any, ...]
   expected: Any
@@ -254,7 +253,7 @@ def _case(test: ast.expr) -> Case | None:
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
       values.append(object())
   written = repr(value) if expected is None else ast.unparse(_unwrapped(expected))
-  return Case(getattr(call.func, "id", ""), tuple(ast.unparse(a) for a in call.args), tuple(values), value, written)
+  return Case(tuple(ast.unparse(a) for a in call.args), tuple(values), value, written)
 
 
 def _call(node: ast.expr) -> ast.Call | None:

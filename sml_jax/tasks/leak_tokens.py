@@ -10,26 +10,23 @@ from typing import NamedTuple
 
 _MAX_DIGITS = 60  # no text makes the arithmetic slow
 _TOKEN = re.compile(
-    r"(?P<h>0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+)\b"
-    r"|(?P<n>(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|')\d{3})+(?!\d)|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?|\.\d+)"
-    r"|(?P<w>[A-Za-z]+(?:'[a-z]+)?)"
-    r"|(?P<c>\\[A-Za-z]+|\\.)"
-    r"|(?P<p>\n\s*\n|[.;?!](?=[\s\"'*)\]]|$)|[,:])"
-    r"|(?P<o>\*\*|->|[-+*/^=<>!%√{}()\[\]|_&.\n])", re.ASCII)
-_UNITS = {w: Fraction(i) for i, w in enumerate(
+    r"(?P<h>0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO][0-7]+)\b|(?P<n>(?:\d{1,3}(?:(?:,|\{,\}|,\\!|\\,|')\d{3})+(?!\d)"
+    r"|\d+)(?:\.\d+)?(?:[eE][+-]?\d{1,3}(?!\w))?|\.\d+)|(?P<w>[A-Za-z]+(?:'[a-z]+)?)|(?P<c>\\[A-Za-z]+|\\.)"
+    r"|(?P<p>\n\s*\n|[.;?!](?=[\s\"'*)\]]|$)|[,:])|(?P<o>\*\*|->|[-+*/^=<>!%√{}()\[\]|_&.\n])", re.ASCII)
+UNITS = {w: Fraction(i) for i, w in enumerate(
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
     "eighteen nineteen".split())}
-_TENS = {w: Fraction(10 * i) for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(),
+TENS = {w: Fraction(10 * i) for i, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(),
     2)} | {
     "fourty": Fraction(40)}
 _SCALES = {"hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "dozen": 12, "dozens": 12, "k": 1000}
 _NAMES = ("third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
-          "sixteenth seventeenth eighteenth nineteenth").split()
+    "sixteenth seventeenth eighteenth nineteenth").split()
 _ORDINALS = {"first": 1, "second": 2} | {w: i for i, w in enumerate(_NAMES, 3)} | {
-    w[:-1] + "ieth": int(v) for w, v in _TENS.items()} | {"hundredth": 100, "thousandth": 1000}
+    w[:-1] + "ieth": int(v) for w, v in TENS.items()} | {"hundredth": 100, "thousandth": 1000}
 _PARTS = {"half": 2, "halves": 2, "quarter": 4, "quarters": 4} | {
     w + s: v for w, v in _ORDINALS.items() if v > 2 for s in ("", "s")}
-_NUMBER_WORDS = {*_UNITS, *_TENS, "a", "an", "half"}
+_NUMBER_WORDS = {*UNITS, *TENS, "a", "an", "half"}
 _GAP = re.compile("(?<=\\d)[\u2009\u202f\u00a0](?=\\d{3}(?!\\d))")
 _SIGNS = {"×": "*", "÷": "/", "·": "*", "⋅": "*", "∙": "*", "−": "-", "–": "-", "⁄": "/", "’": "'", "‘": "'", "“": '"',
           "”": '"', "—": " ; ", "√": "√", "π": " pi ", "→": "->", "≈": "=", "⇒": "->", "∗": "*"}
@@ -158,7 +155,7 @@ def _number(raw: list[Token], i: int) -> tuple[Fraction | None, int, str]:
         raw[k + 1].start == raw[k].end and raw[k + 1].kind == "w"):
       k += 1
     if last == "scale" and raw[k].text == "and" and k + 1 < len(raw) and (
-        raw[k + 1].text in _UNITS or raw[k + 1].text in _TENS or raw[k + 1].kind == "n"):
+        raw[k + 1].text in UNITS or raw[k + 1].text in TENS or raw[k + 1].kind == "n"):
       k += 1
     t = raw[k]
     w = t.text
@@ -173,10 +170,10 @@ def _number(raw: list[Token], i: int) -> tuple[Fraction | None, int, str]:
       if t.kind == "n" and not last:
         return t.value, k + 1, t.form
       break
-    elif (w in _UNITS and last in ("", "scale")) or (last == "tens" and 0 < _UNITS.get(w, 0) < 10):
-      current, last = (current or 0) + _UNITS[w], "unit"
-    elif w in _TENS and last in ("", "scale"):
-      current, last = (current or 0) + _TENS[w], "tens"
+    elif (w in UNITS and last in ("", "scale")) or (last == "tens" and 0 < UNITS.get(w, 0) < 10):
+      current, last = (current or 0) + UNITS[w], "unit"
+    elif w in TENS and last in ("", "scale"):
+      current, last = (current or 0) + TENS[w], "tens"
     elif w in _SCALES and (w != "k" or t.start == raw[k - 1].end) and current is not None and (
         last != "scale" or w not in ("hundred",)):
       if w == "hundred":
@@ -210,21 +207,22 @@ def _fraction_behind(raw: list[Token], j: int, value: Fraction) -> tuple[Fractio
   """Adds "and a half", " 3/4" or "point five" that stand behind a whole number."""
   if value.denominator != 1 or j >= len(raw):
     return value, j
-  words = [_word(raw, k) for k in range(j, min(j + 7, len(raw))) if raw[k].text != "-" or raw[k].end != _start(raw, k)]
+  last = min(j + 7, len(raw))
+  words = [_word(raw, k) for k in range(j, last) if raw[k].text != "-" or raw[k].end != raw[min(k + 1, last - 1)].start]
   skip = sum(raw[k].text == "-" for k in range(j, min(j + 5, len(raw))) if raw[k].kind == "o")
   if words[:1] == ["and"] and len(words) > 1:
     if words[1] in ("a", "an", "one") and len(words) > 2 and words[2] in _PARTS:
       return value + Fraction(1, _PARTS[words[2]]), j + 3 + (skip if raw[j].text == "-" else 0)
     if words[1] == "half":
       return value + Fraction(1, 2), j + 2
-    if len(words) > 2 and words[1] in _UNITS and words[2] in _PARTS and words[2].endswith("s"):
-      return value + Fraction(_UNITS[words[1]], _PARTS[words[2]]), j + 3
+    if len(words) > 2 and words[1] in UNITS and words[2] in _PARTS and words[2].endswith("s"):
+      return value + Fraction(UNITS[words[1]], _PARTS[words[2]]), j + 3
   if words[:1] == ["point"]:
     digits = []
     for w in words[1:]:
-      if w not in _UNITS or _UNITS[w] > 9:
+      if w not in UNITS or UNITS[w] > 9:
         break
-      digits.append(str(_UNITS[w]))
+      digits.append(str(UNITS[w]))
     if digits:
       return Fraction(f"{value}.{''.join(digits)}"), j + 1 + len(digits)
   if j + 2 < len(raw) and raw[j].kind == raw[j + 2].kind == "n" and raw[j + 1].text == "/":
@@ -252,10 +250,6 @@ def _money(toks: list[Token]) -> list[Token]:
 
 def _word(raw: list[Token], i: int) -> str:
   return raw[i].text if i < len(raw) and raw[i].kind == "w" else ""
-
-
-def _start(raw: list[Token], i: int) -> int:
-  return raw[i + 1].start if i + 1 < len(raw) else -1
 
 
 def _glued(raw: list[Token], i: int) -> str:

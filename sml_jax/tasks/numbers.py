@@ -7,8 +7,6 @@ import unicodedata
 from fractions import Fraction
 from typing import NamedTuple
 
-from sml_jax.tasks.task import Verdict
-
 # Anything that looks like a number is found whole and then read strictly, so that no part of "1,2,3" or "1e3" passes
 # for a number. A minus sign counts unless something stands before it: "10-4" and "10 - 4" hold 10 and 4. A number that
 # is glued to the end of a word ("x2") is a part of its name; a unit behind it ("12cm", "5th") is not.
@@ -104,17 +102,6 @@ def last_number(text: str) -> Found | None:
 def has_answer_mark(text: str) -> bool:
   r"""Whether "####", "answer is" or "\boxed{" stands in the text."""
   return _MARKER.search(text) is not None
-
-
-def check_number(text: str, gold: str) -> Verdict:
-  """solved, wrong or no_attempt; verifier_failed if the gold is no number, which is nobody's wrong answer."""
-  right = parse_number(gold)
-  if right is None:
-    return "verifier_failed"
-  given = extract_number(text)
-  if given is None:
-    return "no_attempt"
-  return "solved" if given == right else "wrong"
 
 
 def denied(before: str, behind: str) -> bool:

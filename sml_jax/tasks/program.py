@@ -10,15 +10,18 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sml_jax.tasks.cases import Case, Plan, plan_of, shown
+from sml_jax.tasks.cases import Case, Plan, no_handle, plan_of, shown
 from sml_jax.tasks.sandbox import Ended, Process, Sandbox
-from sml_jax.tasks.sandbox_values import decode, encode
+from sml_jax.tasks.sandbox_values import MAX_DRAIN, decode, encode
 
 Verdict = Literal["passed", "wrong", "error", "timeout", "no_code", "failed"]
 
 SHOWN = 500  # characters of each text of a failure
 _MODULE = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*")
-_FUNCTION = re.compile(r"^(?:async[ \t]+)?def[ \t]+\w+", re.M)
+_FUNCTION = r"^\f*(?:async[ \t]+)?def[ \t]+\w+"
+# Classes that a test may use and leave to the program to import: the program's could make anything equal.
+_KNOWN = {**dict.fromkeys(("Counter", "OrderedDict", "ChainMap", "defaultdict", "deque", "namedtuple"), "collections"),
+          "Decimal": "decimal", "Fraction": "fractions"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,26 +79,33 @@ class Report:
   first_failure: Failure | None = None
 
 
-def extract_code(text: str) -> str | None:
-  """The program in a reply: the last fenced block with a function at its top level. Without any fence, or where the
-  first one is inside of a docstring, the whole text, if it has such a function. None if there is no program.
+def extract_code(text: str, entry_point: str = "") -> str | None:
+  """The program in a reply: the last fenced block that defines the entry point at its top level, or has any function
+  there if none does. Without any fence, or where the first one is inside of a docstring, the whole text takes the place
+  of the blocks. None if there is no program.
 
   Nothing is parsed, since Python's own parser can be made to hang or crash: text that is no Python is found out in
   the sandbox.
   """
-  lines = text.replace("\r\n", "\n").split("\n")
-  blocks, mark, start, first = [], "", 0, len(lines)
+  lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+  blocks, mark, start, first, quotes = [], "", 0, len(lines), [0, 0]
   for number, line in enumerate([*lines, ""]):  # no regular expression here either: a reply could make it hang
-    bare = line.strip()
+    bare, indent = line.strip(), len(line) - len(line.lstrip())
     if not mark and bare.startswith(("```", "~~~")) and "`" not in bare.lstrip(bare[0]):
-      mark, start, first = bare[:len(bare) - len(bare.lstrip(bare[0]))], number + 1, min(first, number)
-    elif mark and (number == len(lines) or (bare.startswith(mark) and not bare.strip(mark[0]))):
-      blocks.append(textwrap.dedent("\n".join(lines[start:number])))
+      mark, start, first, margin = bare[:len(bare) - len(bare.lstrip(bare[0]))], number + 1, min(first, number), indent
+      quotes = [0, 0]
+    elif mark and (number == len(lines) or (bare.startswith(mark) and not bare.strip(mark[0])
+                                            and (indent <= margin or not any(quotes)))):  # else it is in a docstring
+      block = "\n".join(lines[start:number])
+      blocks.append(textwrap.dedent(block) if block.strip("\n")[:1].isspace() else block)
       mark = ""
+    quotes = [odd ^ line.count(quote) % 2 for odd, quote in zip(quotes, ('"""', "'''"), strict=True)]
   before = "\n".join(lines[:first])
   if not blocks or before.count('"""') % 2 or before.count("'''") % 2:
     blocks = ["\n".join(lines)]
-  return next((block for block in reversed(blocks) if _FUNCTION.search(block)), None)
+  name = re.escape(entry_point or "def")
+  wanted = (rf"^\f*(?:(?:async[ \t]+)?def|class)[ \t]+{name}\b", rf"^\f*{name}[ \t]*(?::[^=\n]*)?=(?!=)", _FUNCTION)
+  return next((block for pattern in wanted for block in reversed(blocks) if re.search(pattern, block, re.M)), None)
 
 
 def grade(sandbox: Sandbox, submissions: Sequence[tuple[Problem, str | None]]) -> list[Report]:
@@ -160,7 +170,7 @@ def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None)
       if judged:
         at = judged[0]
         with sandbox.open("judge") as judge:
-          for at in _run_judge(judge, process, plan, judged, code, tally):  # noqa: B007
+          for at in _run_judge(judge, process, plan, judged, code, problem.entry_point, tally):  # noqa: B007
             pass
   except Ended as e:
     verdict: Verdict = "error" if e.kind == "died" else e.kind
@@ -173,18 +183,20 @@ def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None)
 def _run_case(process: Process, entry: str, index: int, case: Case, tally: _Tally) -> None:
   values: list[Any] = []
   for args, kwargs in case.calls:
-    answer = process.ask({"op": "call", "target": entry, "args": [encode(arg, _no_handle) for arg in args],
-                          "kwargs": {key: encode(arg, _no_handle) for key, arg in kwargs.items()}})
+    answer = process.ask({"op": "call", "target": entry, "args": [encode(arg, no_handle) for arg in args],
+                          "kwargs": {key: encode(arg, no_handle) for key, arg in kwargs.items()}})
     if "error" in answer:
       tally.fail(index, "error", error=": ".join(_error(answer)))
       return
     try:
-      values.append(decode(answer.get("value"), lambda handle: _Opaque()))
+      values.append(decode(answer.get("value"), lambda handle: _Opaque(process, handle)))
     except ValueError as e:
       tally.fail(index, "error", error=str(e))
       return
   try:
     holds, error = case.holds(values), ""
+  except Ended:
+    raise
   except Exception as e:  # the check makes no sense of the value, as in None - 2.5
     holds, error = False, f"{type(e).__name__}: {e}"
   if holds:
@@ -193,9 +205,10 @@ def _run_case(process: Process, entry: str, index: int, case: Case, tally: _Tall
     tally.fail(index, "wrong", actual="; ".join(map(shown, values)), error=error)
 
 
-def _run_judge(judge: Process, process: Process, plan: Plan, judged: list[int], code: str, tally: _Tally) -> Any:
+def _run_judge(judge: Process, process: Process, plan: Plan, judged: list[int], code: str, entry: str,
+               tally: _Tally) -> Any:
   """Runs the tests that are code, passing the test's questions on to the program. Yields the test that is next."""
-  imports, names = _resolve(plan.names, code)
+  imports, names = _resolve(plan.names, code, entry)
   message = judge.ask({"setup": imports + plan.setup, "names": names, "tests": [plan.tests[at] for at in judged]})
   done = 0
   while message.get("report", 0) is not None:
@@ -216,7 +229,7 @@ def _run_judge(judge: Process, process: Process, plan: Plan, judged: list[int], 
     message = judge.ask({})
 
 
-def _resolve(names: list[str], code: str) -> tuple[str, list[str]]:
+def _resolve(names: list[str], code: str, entry: str = "") -> tuple[str, list[str]]:
   """Tests may use what the program imports. What is of the standard library the test's process imports itself, since
   the program's could be anything. Returns the imports as text, and the names that are left."""
   sources: dict[str, str] = {}
@@ -224,11 +237,13 @@ def _resolve(names: list[str], code: str) -> tuple[str, list[str]]:
     words = line.split("#")[0].split(None, 3)
     if line.startswith("from") and len(words) == 4 and words[2] == "import" and _MODULE.fullmatch(words[1]):
       sources.update(dict.fromkeys((name.strip() for name in words[3].strip("() ").split(",")), words[1]))
+  sources.update(_KNOWN)
+  sources.pop(entry, None)
   lines, left = [], []
   for name in names:
     if sources.get(name, "").split(".")[0] in sys.stdlib_module_names:
       lines.append(f"from {sources[name]} import {name}\n")
-    elif name in sys.stdlib_module_names:
+    elif name in sys.stdlib_module_names and name != entry:
       lines.append(f"import {name}\n")
     else:
       left.append(name)
@@ -242,11 +257,39 @@ def _error(answer: dict) -> list[str]:
 
 
 class _Opaque:
-  """An object of the program, of which nothing is known."""
+  """An object of the program: equal to itself alone. Only the program can tell its items, length, text and truth."""
+
+  def __init__(self, process: Process, target: Any):
+    self._process, self._target, self._left = process, target, MAX_DRAIN
+
+  def _ask(self, question: dict) -> Any:
+    answer = self._process.ask({**question, "target": self._target})
+    if "error" in answer:
+      raise TypeError(": ".join(_error(answer)))
+    return decode(answer.get("value"), lambda handle: _Opaque(self._process, handle))
+
+  def _special(self, name: str) -> Any:
+    return self._ask({"op": "special", "name": name, "args": []})
+
+  def _more(self, count: int) -> list:
+    items = self._ask({"op": "more", "count": count})
+    self._left -= count
+    if self._left < 0 or type(items) is not list:
+      raise ValueError(f"an iterator of more than {MAX_DRAIN:,} items")
+    return items
+
+  def __iter__(self) -> Any:
+    return iter(self._special("__iter__"))
+
+  def __len__(self) -> int:
+    return self._special("__len__")
+
+  def __str__(self) -> str:
+    return self._special("__str__")
+
+  def __bool__(self) -> bool:
+    return self._special("__bool__")
 
   def __repr__(self) -> str:
     return "<an object of the program>"
 
-
-def _no_handle(value: Any) -> int:
-  raise TypeError(f"a test's argument that is not plain data: {type(value).__name__}")

@@ -20,6 +20,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, TypeVar
@@ -35,6 +36,7 @@ BACKENDS = (*SAFE, "rlimits")
 MODULES = {"submission": ("sandbox_values", "sandbox_isolate", "sandbox_child"),
            "judge": ("sandbox_values", "sandbox_isolate", "sandbox_judge", "sandbox_child")}
 READY_S = 60.0  # to start; a machine that takes longer does not work
+STOP_S = 0.2  # between looks at whether to stop
 SCRATCH_MB = 16
 # No -I, which would ignore the hash seed; the environment is ENVIRONMENT alone.
 PYTHON = (os.path.realpath(sys.executable), "-s", "-P", "-S", "-B", "-c", """
@@ -50,7 +52,8 @@ for name, code in modules:
   exec(code, vars(module))
 module.main(spec)
 """)
-ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp"}
+ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp",
+               "MALLOC_ARENA_MAX": "1"}  # else each thread takes 64 MB of the address space, which is limited
 
 
 class Ended(Exception):
@@ -83,17 +86,20 @@ class Sandbox:
     self.backend = choose(backend, memory_mb)
     self.workers = workers or len(os.sched_getaffinity(0))
     self._pool = concurrent.futures.ThreadPoolExecutor(self.workers, "sandbox")
+    self._stop = threading.Event()
 
   def open(self, role: Role = "submission") -> Process:
     """A fresh sandboxed process. Raises Ended("failed") where none can be had."""
-    return Process(self.backend, role, self.cpu_s, self.wall_s, self.memory_mb)
+    return Process(self.backend, role, self.cpu_s, self.wall_s, self.memory_mb, self._stop)
 
   def map(self, work: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
     """[work(item), ...], as many at the same time as there are workers."""
     return list(self._pool.map(work, items))
 
   def close(self) -> None:
-    self._pool.shutdown()
+    """Ends what still runs, which is something only after an exception such as KeyboardInterrupt."""
+    self._stop.set()
+    self._pool.shutdown(cancel_futures=True)
 
   def __enter__(self) -> Sandbox:
     return self
@@ -105,9 +111,10 @@ class Sandbox:
 class Process:
   """One sandboxed interpreter: ask it, then close it. Used by the thread that made it."""
 
-  def __init__(self, backend: str, role: Role, cpu_s: int, wall_s: float, memory_mb: int):
+  def __init__(self, backend: str, role: Role, cpu_s: int, wall_s: float, memory_mb: int,
+               stop: threading.Event | None = None):
     self._cpu_s, self._backend = cpu_s, backend
-    self._buffer = b""
+    self._buffer, self._most, self._stop = b"", MAX_MESSAGE[role], stop
     self._nonce = secrets.token_hex(8)
     self._deadline = time.monotonic() + READY_S
     spec = {"backend": backend, "role": role, "cpu_s": cpu_s, "memory_mb": memory_mb, "scratch_mb": SCRATCH_MB,
@@ -160,7 +167,7 @@ class Process:
       if not data:
         self._end()
       self._buffer += data
-      if len(self._buffer) > MAX_MESSAGE + 1:
+      if len(self._buffer) > self._most:
         self._end("it wrote too much")
     line, self._buffer = self._buffer.split(b"\n", 1)
     try:
@@ -174,10 +181,11 @@ class Process:
   def _wait(self, pipe: Any, event: int) -> None:
     poll = select.poll()
     poll.register(pipe.fileno(), event)
-    left = self._deadline - time.monotonic()
-    if left <= 0 or not poll.poll(1000 * left):
-      self.close()
-      raise Ended("timeout", "out of clock time", wall=True)
+    while (left := self._deadline - time.monotonic()) > 0 and not (self._stop and self._stop.is_set()):
+      if poll.poll(1000 * min(left, STOP_S)):
+        return
+    self.close()
+    raise Ended("timeout", "out of clock time", wall=True)
 
   def _end(self, why: str = "") -> None:
     """Raises Ended with what is known of the end."""

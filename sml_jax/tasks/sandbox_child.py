@@ -7,6 +7,7 @@ that a forged line can do is to stand for the value of the call that the parent 
 
 from __future__ import annotations
 
+import _thread
 import builtins
 import json
 import marshal
@@ -17,15 +18,17 @@ import types
 from sml_jax.tasks.sandbox_isolate import isolate
 from sml_jax.tasks.sandbox_values import decode, encode
 
-MAX_MESSAGE = 4 << 20  # bytes
+MAX_MESSAGE = {"submission": 4 << 20, "judge": 64 << 20}  # bytes
 RECURSION = 10_000
+THREAD_STACK = 8 << 20  # bytes; the main thread's limit, which is the default, would let a program have few threads
+FIRST = 16  # items of an iterator that are sent with it: it may have no end
 
 
 class Channel:
   """JSON lines to and from the parent."""
 
-  def __init__(self, read: int, write: int):
-    self._read, self._write, self._buffer, self._nonce = os.fdopen(read, "rb"), write, b"", None
+  def __init__(self, read: int, write: int, most: int):
+    self._read, self._write, self._most, self._nonce = os.fdopen(read, "rb"), write, most, None
 
   def receive(self) -> dict:
     line = self._read.readline()
@@ -36,9 +39,9 @@ class Channel:
     return request
 
   def send(self, answer: dict) -> None:
-    line = json.dumps({"nonce": self._nonce, **answer}).encode() + b"\n"
-    if len(line) > MAX_MESSAGE:
-      line = json.dumps({"nonce": self._nonce, "error": ["ValueError", "the value is too long"]}).encode() + b"\n"
+    line = memoryview(json.dumps({"nonce": self._nonce, **answer}, separators=(",", ":")).encode() + b"\n")
+    if len(line) > self._most:
+      raise ValueError(f"a value of more than {self._most >> 20} MB")
     while line:
       line = line[os.write(self._write, line):]
 
@@ -51,12 +54,13 @@ def main(spec: dict) -> None:
   """Isolates this process, says so, and serves. Never returns."""
   channel = None
   try:
+    null = os.open(os.devnull, os.O_RDWR)
     isolate(spec)
     read, write = os.dup(0), os.dup(1)
-    null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
       os.dup2(null, fd)
-    channel = Channel(read, write)
+    channel = Channel(read, write, MAX_MESSAGE[spec["role"]])
+    os.close(null)
     os.closerange(max(read, write) + 1, 64)
   except Exception as e:
     os.write(1, json.dumps({"fault": str(e)}).encode() + b"\n")
@@ -64,6 +68,8 @@ def main(spec: dict) -> None:
   channel._nonce = spec["nonce"]
   channel.send({"ready": True})
   sys.setrecursionlimit(RECURSION)
+  sys.set_int_max_str_digits(0)  # it is the limit on CPU time that decides
+  _thread.stack_size(THREAD_STACK)
   for name in ("exit", "quit"):  # programs may rely on what the site module would have added
     setattr(builtins, name, sys.exit)
   if spec["role"] == "judge":
@@ -83,7 +89,7 @@ def serve(channel: Channel, submission: Submission) -> None:
       answer = {"error": describe(e)}
     try:
       channel.send(answer)
-    except BaseException as e:  # no memory left for the text of it, or strings that JSON cannot write
+    except BaseException as e:  # too long, or no memory left for the text of it
       channel.send({"error": describe(e)})
 
 
@@ -104,9 +110,12 @@ class Submission:
     self._handed_out: list[object] = []
 
   def do(self, op: str, **what) -> dict:
-    """One request of the parent: load, get, call, attribute, set_attribute, or special."""
+    """One request of the parent: load, get, call, attribute, set_attribute, special, or more."""
     value = getattr(self, op)(**what)
-    return value if op == "call" else {"value": encode(value, self._hand_out)}
+    return value if op == "call" else {"value": self._encode(value)}
+
+  def _encode(self, value: object) -> object:
+    return encode(value, self._hand_out, FIRST)
 
   def load(self, prelude: str, code: str) -> None:
     space = vars(self._module)
@@ -130,7 +139,21 @@ class Submission:
 
   def special(self, target: int, name: str, args: list) -> object:
     found = self._handed_out[target]
-    return iter(found) if name == "__iter__" else getattr(type(found), name)(found, *map(self._rebuild, args))
+    if name in ("__iter__", "__bool__"):
+      return iter(found) if name == "__iter__" else bool(found)
+    if not hasattr(type(found), name):
+      raise TypeError(f"an object of type {type(found).__name__!r} has no {name}")
+    return getattr(type(found), name)(found, *map(self._rebuild, args))
+
+  def more(self, target: int, count: int) -> list:
+    """The next items of an iterator that was handed out; fewer than `count` are the last."""
+    items = []
+    try:
+      while len(items) < count:  # no iter(), which may start again
+        items.append(next(self._handed_out[target]))
+    except StopIteration:
+      pass
+    return items
 
   def call(self, target: str | int, args: list, kwargs: dict) -> dict:
     """Calls a global by its name, or a handle. A function that returns None may have changed its arguments in place,
@@ -138,9 +161,12 @@ class Submission:
     function = self.get(target) if isinstance(target, str) else self._handed_out[target]
     rebuilt = [self._rebuild(arg) for arg in args]
     value = function(*rebuilt, **{key: self._rebuild(arg) for key, arg in kwargs.items()})
-    answer = {"value": encode(value, self._hand_out)}
+    # A test that makes an object of a class wants its methods, even if the class is a list too.
+    made = isinstance(function, type) and type(value) is function and function.__module__ == self._module.__name__
+    made = made and any(not name.startswith("_") for name in vars(function))
+    answer = {"value": {"h": self._hand_out(value)} if made else self._encode(value)}
     if value is None:
-      answer["in_place"] = [encode(arg, self._hand_out) for arg in rebuilt]
+      answer["in_place"] = [self._encode(arg) for arg in rebuilt]
     return answer
 
   def _rebuild(self, tree: object) -> object:

@@ -41,6 +41,22 @@ REFUSED = {
     "fanotify_init": (300, 262), "add_key": (248, 217), "request_key": (249, 218), "keyctl": (250, 219),
     "personality": (135, 92), "init_module": (175, 105), "finit_module": (313, 273), "kexec_load": (246, 104),
     "kexec_file_load": (320, 294), "reboot": (169, 142), "swapon": (167, 224), "quotactl": (179, 60),
+    "bind": (49, 200), "connect": (42, 203), "setpriority": (141, 140), "ioprio_set": (251, 30),
+    "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119), "sched_setparam": (142, 118),
+    "sched_setattr": (314, 274), "migrate_pages": (256, 238), "move_pages": (279, 239), "process_madvise": (440, 440),
+    "process_mrelease": (448, 448), "msgsnd": (69, 189), "msgrcv": (70, 188), "msgctl": (71, 187), "semop": (65, 193),
+    "semtimedop": (220, 192), "semctl": (66, 191), "mq_unlink": (241, 181),
+}
+# Where there are no walls, whatever changes a file or a folder, besides opening one for it.
+CHANGES = {
+    "creat": (85, None), "openat2": (437, 437), "truncate": (76, 45), "rename": (82, None), "renameat": (264, 38),
+    "renameat2": (316, 276), "mkdir": (83, None), "mkdirat": (258, 34), "rmdir": (84, None), "unlink": (87, None),
+    "unlinkat": (263, 35), "link": (86, None), "linkat": (265, 37), "symlink": (88, None), "symlinkat": (266, 36),
+    "mknod": (133, None), "mknodat": (259, 33), "chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53),
+    "fchmodat2": (452, 452), "chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54),
+    "utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "utimensat": (280, 88), "setxattr": (188, 5),
+    "lsetxattr": (189, 6), "fsetxattr": (190, 7), "removexattr": (197, 14), "lremovexattr": (198, 15),
+    "fremovexattr": (199, 16), "setxattrat": (463, 463), "removexattrat": (466, 466), "file_setattr": (469, 469),
 }
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
@@ -66,7 +82,7 @@ def isolate(spec: dict) -> None:
   drop_rights(spec)
   die_with_parent()
   set_limits(spec)
-  refuse_calls()
+  refuse_calls(spec["backend"] == "rlimits")
 
 
 def die_with_parent() -> None:
@@ -182,8 +198,9 @@ def set_limits(spec: dict) -> None:
     resource.setrlimit(what, (most, most))
 
 
-def refuse_calls() -> None:
-  """Loads the filter: threads, but no processes; nothing of REFUSED; no other architecture's numbers."""
+def refuse_calls(changes: bool) -> None:
+  """Loads the filter: threads, but no processes; nothing of REFUSED, and of CHANGES if `changes`; no sockets but a
+  connected pair; no signals to others by way of a descriptor's owner; no other architecture's numbers."""
   if os.uname().machine not in MACHINES or sys.maxsize < 1 << 32:
     raise OSError(f"no system call filter for {os.uname().machine}")
   column, arch = MACHINES[os.uname().machine]
@@ -195,7 +212,7 @@ def refuse_calls() -> None:
   program = [load(4), equal(arch, 1), struct.pack("HBBI", 0x05, 0, 0, 1), answer(kill), number]
   if column == 0:  # the x32 numbers
     program += [struct.pack("HBBI", 0x35, 0, 1, 0x40000000), answer(eperm)]
-  for numbers in REFUSED.values():
+  for numbers in [*REFUSED.values(), *(CHANGES.values() if changes else ())]:
     if numbers[column] is not None:
       program += [equal(numbers[column], 1), answer(eperm)]
   program += [equal(435, 1), answer(enosys)]  # clone3 hides its flags; the C library then falls back on clone
@@ -203,6 +220,17 @@ def refuse_calls() -> None:
   program += [equal(clone, 4), first, struct.pack("HBBI", 0x45, 1, 0, 0x10000), answer(eperm), answer(allow)]
   program += [equal(tgkill, 4), first, equal(os.getpid(), 1), answer(allow), answer(eperm)]
   program += [equal(prlimit, 4), first, equal(0, 1), answer(allow), answer(eperm)]
+  fcntl, ioctl, socketpair, openat, opens = ((72, 16, 53, 257, 2), (25, 29, 199, 56, None))[column]
+  for call, values in ((fcntl, (8, 10, 15)), (ioctl, (0x8901, 0x8902))):  # the owner, and the signal that it gets
+    refused = [step for value in values for step in (equal(value, 1), answer(eperm))]
+    program += [equal(call, len(refused) + 2), load(24), *refused, answer(allow)]
+  # One for datagrams could be sent to any address.
+  program += [equal(socketpair, 5), load(24), struct.pack("HBBI", 0x54, 0, 0, 0xF), equal(1, 1), answer(allow),
+              answer(eperm)]
+  for call, offset in ((openat, 32), (opens, 24)) if changes else ():
+    if call is not None:
+      writes = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | 0o20000000  # the last is O_TMPFILE without a folder
+      program += [equal(call, 4), load(offset), struct.pack("HBBI", 0x45, 0, 1, writes), answer(eperm), answer(allow)]
   program += [answer(allow)]
   code = ctypes.create_string_buffer(b"".join(program))
   header = ctypes.create_string_buffer(struct.pack("HxxxxxxQ", len(program), ctypes.addressof(code)))

@@ -3,7 +3,8 @@
 A test is trusted, what comes back from the submission is not: it arrives rebuilt as plain values, or as a `Remote`
 that can be called but is equal to itself alone. A test may take it apart only if it names a class of the submission
 (as LRUCache(2).get(1) does): else an object with methods of its own could stand in for a str or a list and give the
-verdict, say by a `startswith` that is always true. Standard library only.
+verdict, say by a `startswith` that is always true; only its truth and, once for all, its items can be asked for.
+Standard library only.
 """
 
 from __future__ import annotations
@@ -13,23 +14,25 @@ import builtins
 import dis
 import marshal
 import types
+from collections.abc import Iterator
 
-from sml_jax.tasks.sandbox_values import decode, encode
+from sml_jax.tasks.sandbox_values import Elsewhere, decode, encode
 
 # What a test may ask of an object of the submission. Nothing that is given the expected value, such as == or -.
-SPECIAL = ("__len__", "__getitem__", "__setitem__", "__delitem__", "__iter__", "__str__", "__repr__")
+SPECIAL = ("__len__", "__getitem__", "__setitem__", "__delitem__", "__next__", "__str__", "__repr__")
 
 
 class RemoteError(Exception):
   """An exception that the submission raised and that is not one of Python's own."""
 
 
-class Remote:
+class Remote(Elsewhere):
   """An object on the submission's side."""
 
   def __init__(self, link: Link, target: int):
     object.__setattr__(self, "_link", link)
     object.__setattr__(self, "_target", target)
+    object.__setattr__(self, "_items", None)
 
   def __call__(self, *args, **kwargs) -> object:
     return self._link.call(self._target, args, kwargs)
@@ -42,13 +45,26 @@ class Remote:
   def __setattr__(self, name: str, value: object) -> None:
     self._link.ask({"op": "set_attribute", "target": self._target, "name": name, "value": self._link.encode(value)})
 
+  def __bool__(self) -> bool:
+    return self._link.special(self, "__bool__") is True
+
+  def __iter__(self) -> Iterator:
+    if self._link.open:
+      return iter(self._link.special(self, "__iter__"))
+    if self._items is None:  # the same for every part of the test
+      object.__setattr__(self, "_items", list(self._link.special(self, "__iter__")))
+    return iter(self._items)
+
+  def _more(self, count: int) -> list:
+    items = self._link.ask({"op": "more", "target": self._target, "count": count})
+    return items if type(items) is list else []
+
 
 def _special(name: str) -> object:
   def method(self, *args):
     if not self._link.open:
       raise TypeError(f"{name}: the program returned an object that is not plain data")
-    args = [self._link.encode(arg) for arg in args]
-    return self._link.ask({"op": "special", "target": self._target, "name": name, "args": args})
+    return self._link.special(self, name, *map(self._link.encode, args))
   return method
 
 
@@ -67,7 +83,14 @@ class Link:
     self.unsendable = ""
 
   def encode(self, value: object) -> object:
-    return encode(value, self._handle)
+    try:
+      return encode(value, self._handle)
+    except ValueError as e:
+      self.unsendable = f"the test passes to the program {e}"
+      raise
+
+  def special(self, remote: Remote, name: str, *args) -> object:
+    return self.ask({"op": "special", "target": remote._target, "name": name, "args": list(args)})
 
   def _handle(self, value: object) -> int | dict:
     if type(value) is Remote:

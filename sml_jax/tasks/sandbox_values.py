@@ -2,30 +2,52 @@
 
 `None`, bools, strings, floats and small ints are themselves; a list is a JSON list; all else is an object of one key:
 tuple t, dict d (pairs), set s, frozenset z, bytes b, bytearray y, big int i (hex), not finite float f, complex c,
-Counter C, deque D, Fraction F, Decimal M, date and time T, a short range r, an iterator or view it (its items, read
-when it is sent), and h for anything else: a handle that means something only to the side that gave it out.
+Counter C, deque D, Fraction F, Decimal M, date and time T, a short range r, an iterator or view it (a list of its first
+items, read when it is sent, and a handle if there may be more), and h for anything else: a handle that means something
+only to the side that gave it out.
 Nothing is ever unpickled, and a rebuilt value has exactly one of these types, whatever class was sent.
 """
 
 from __future__ import annotations
 
 import collections
+import itertools
 import math
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 MAX_DEPTH = 150
-MAX_DRAIN = 100_000  # items read from an iterator
+MAX_DRAIN = 100_000  # items of an iterator
+PART = 4096  # items of an iterator that are asked for at a time, at most
 _SMALL = 1 << 53
 _VIEWS = (type({}.keys()), type({}.values()), type({}.items()))
 
 
-class Iterated:
-  """What was an iterator or a view on the other side: its items, to be read once or counted. Equal to itself alone."""
+class Elsewhere:
+  """An object of the other side, which `other` of encode() has a handle for."""
 
-  def __init__(self, items: list):
-    self._items = items
-    self._reader = iter(items)
+
+class Iterated:
+  """What was an iterator or a view on the other side: its items, to be read once or counted. Equal to itself alone.
+
+  Args:
+    known: its first items.
+    more: gives up to so many of the next, fewer at the end; None if there are none.
+  """
+
+  def __init__(self, known: list, more: Callable[[int], list] | None = None):
+    self.known, self._more = known, more
+    self._reader = self._read()
+
+  def _read(self) -> Iterator:
+    yield from self.known
+    count = len(self.known)
+    while self._more:
+      count = min(8 * count + 8, PART)  # few at first: the items of one without an end may grow fast
+      items = self._more(count)
+      yield from items
+      if len(items) < count:
+        return
 
   def __iter__(self) -> object:
     return self._reader
@@ -34,16 +56,19 @@ class Iterated:
     return next(self._reader)
 
   def __len__(self) -> int:
-    return len(self._items)
+    if self._more:
+      raise TypeError("an iterator has no len()")
+    return len(self.known)
 
 
-def encode(value: object, other: Callable, depth: int = 0) -> object:
-  """The JSON form; `other(value)` gives the handle of what has none. Raises ValueError for one nested too deeply."""
+def encode(value: object, other: Callable, first: int = MAX_DRAIN, depth: int = 0) -> object:
+  """The JSON form; `other(value)` gives the handle of what has none, and of an iterator that has not ended after its
+  `first` items. Raises ValueError for one nested too deeply."""
   if value is None or value is True or value is False:
     return value
   if depth > MAX_DEPTH:
     raise ValueError(f"a value nested deeper than {MAX_DEPTH}")
-  many = lambda items: [encode(item, other, depth + 1) for item in items]
+  many = lambda items: [encode(item, other, first, depth + 1) for item in items]
   # A subclass is sent as its base, read by the base's own methods: what is rebuilt has lost the subclass.
   if isinstance(value, str):
     return str.__str__(value) if type(value) is not str else value
@@ -74,8 +99,13 @@ def encode(value: object, other: Callable, depth: int = 0) -> object:
     return {"D": many(value)}
   if isinstance(value, range) and len(value) <= MAX_DRAIN:
     return {"r": many([value.start, value.stop, value.step])}
-  if isinstance(value, _VIEWS) or (hasattr(type(value), "__next__") and hasattr(type(value), "__iter__")):
-    return {"it": many(_drain(value))}
+  if isinstance(value, _VIEWS):
+    return {"it": [many(value)]}
+  if isinstance(value, Elsewhere):
+    return {"h": other(value)}
+  if hasattr(type(value), "__next__") and hasattr(type(value), "__iter__"):
+    items = list(itertools.islice(value, first))
+    return {"it": [many(items), other(value)] if len(items) == first else [many(items)]}
   rare = _encode_rare(value)
   return {"h": other(value)} if rare is None else rare
 
@@ -93,15 +123,6 @@ def _encode_rare(value: object) -> dict | None:
   if isinstance(value, loaded("datetime", "timedelta")):
     return {"T": ["timedelta", [value.days, value.seconds, value.microseconds]]}
   return None
-
-
-def _drain(items: Iterable) -> list:
-  out = []
-  for item in items:
-    if len(out) == MAX_DRAIN:
-      raise ValueError(f"an iterator of more than {MAX_DRAIN:,} items")
-    out.append(item)
-  return out
 
 
 def decode(tree: object, other: Callable) -> object:
@@ -149,7 +170,8 @@ def _decode(tree: object, other: Callable, depth: int) -> object:
       raise ValueError("a malformed value: a long range")
     return found
   if tag == "it":
-    return Iterated(many(body))
+    known, *more = _listed(body)
+    return Iterated(many(known), other(more[0])._more if more else None)
   if tag == "h":
     return other(body)
   return _decode_rare(tag, body)

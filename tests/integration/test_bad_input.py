@@ -112,7 +112,7 @@ def test_source_without_what_is_asked_for(program, tmp_path):
       [*at_once, f"--workdir={tmp_path / '3'}", "--config.eval_suites=math", "--config.eval_tasks=8"],
   )
   assert "the teacher of sums has no feedback arm 'binary'" in feedback
-  assert "an evaluation wants 500 dev tasks, but there are 21" in many
+  assert "an evaluation wants 500 dev tasks of sums, but there are 21" in many
   assert "tasks of the domain sums alone, not 'math'" in domain
 
 

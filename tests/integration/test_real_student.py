@@ -122,3 +122,19 @@ def test_exported_folder_is_whole(finished):
   assert {p.name for p in exported.iterdir()} == {p.name for p in base.iterdir()}
   for name in ("config.json", "tokenizer.model", "generation_config.json"):
     assert (exported / name).read_bytes() == (base / name).read_bytes()
+
+
+def test_any_checkpoint_is_evaluated_with_itself_as_the_teacher(finished, program, tmp_path):
+  """configs/evaluate_any.py; the suites and their controls are there, whatever a random model is worth."""
+  keys = {
+      "model.checkpoint": finished / "gemma", "data_dir": finished / "data", "dialogue.teacher": "model",
+      "tasks.source": "omni_math", "tasks.shares": "0.2,0.2", "engine_rows": 4, "model.dtype": "float32",
+      "stages.evaluation.suites": "omni_math,omni_math_try_again", "stages.evaluation.tasks_per_suite": 4,
+      "stages.evaluation.turns": 2, "stages.evaluation.tries": 2, "dialogue.max_problem_tokens": 80,
+      "dialogue.max_turn_tokens": 24, "dialogue.max_reply_tokens": 40, "dialogue.max_teacher_prompt_tokens": 1000,
+  }  # fmt: skip
+  given = [f"--config.{key}={value}" for key, value in keys.items()]
+  program.ok("--config=configs/evaluate_any.py", *given, f"--workdir={tmp_path / 'run'}")
+  (arm,) = read_json(tmp_path / "run" / "summary.json")["arms"].items()
+  assert arm[0] == "pretrained" and set(arm[1]["eval"]) == {"omni_math", "omni_math_try_again"}
+  assert len(arm[1]["eval"]["omni_math"]["resampling"]) == 2

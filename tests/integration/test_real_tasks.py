@@ -38,7 +38,27 @@ def made_up(folder: pathlib.Path) -> pathlib.Path:
       "task_id": f"sharded-GSM8K/{i}", "task": "math", "question": question(i + 300), "answer": "7\n#### 7",
       "shards": [{"shard_id": n + 1, "shard": f"{s} {i}"} for n, s in enumerate(shards)],
   } for i in range(40)])  # fmt: skip
+  write("cruxeval/a.jsonl", [{"code": f"def f(x):\n  return (x, {i})", "input": "1", "output": f"(1, {i})",
+                              "id": str(i)} for i in range(6)])  # fmt: skip
+  write("svamp/a.jsonl", [{"id": str(i), "question": question(i + 500), "answer": str(i)} for i in range(9)])
+  write("omni_math_rule/a.jsonl", [{"problem": question(i + 600), "answer": rf"\frac{{{i}}}{{7}}"} for i in range(9)])
   return folder
+
+
+def test_every_reference_passes_and_the_next_row_fails(program, tmp_path):
+  """benchmarks/verify_references.py, by its exit code and its counts."""
+  data = made_up(tmp_path)
+  backend = "auto" if any(not sandbox.works(b) for b in sandbox.SAFE) else "rlimits"
+  call = ("benchmarks/verify_references.py",), f"--data_dir={data}", f"--backend={backend}"
+  printed = program.ok(*call[1:], before=call[0])
+  counts = {line.split()[0]: line.split()[1:4] for line in printed.splitlines() if not line.startswith((" ", "("))}
+  assert {name: counts[name] for name in ("mbpp", "humaneval", "cruxeval", "gsm8k", "svamp", "omni_math")} == {
+      "mbpp": ["40", "40", "0"], "humaneval": ["40", "40", "0"], "cruxeval": ["6", "6", "0"],
+      "gsm8k": ["60", "60", "0"], "svamp": ["9", "9", "0"], "omni_math": ["9", "9", "0"],
+  }  # fmt: skip
+  (data / "cruxeval" / "a.jsonl").write_text('{"code": "def f(x): return x", "input": "1", "output": "2", "id": "7"}\n')
+  done = program(*call[1:], before=call[0])
+  assert done.returncode == 1 and "cruxeval/7: the reference FAILS" in done.stdout
 
 
 def test_every_kind_of_real_task_goes_through(program, tmp_path):

@@ -13,6 +13,8 @@ import pytest
 
 from sml_jax.tasks import answers, symbolic
 from sml_jax.tasks.answers import Checked, check, extract, gold_problem, is_number
+from sml_jax.tasks.formula_equal import numerically
+from sml_jax.tasks.formula_reader import read
 
 DATA = pathlib.Path(__file__).parents[2] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="the data folder ../shared/data is not here")
@@ -32,6 +34,8 @@ EXACT = {
         ("1/3", "0.333", "differs"), ("1/3", "0.33333333333333333333", "differs"), ("0.5", "\\frac12", "equal"),
         ("-\\frac{1}{2}", "\\frac{-1}{2}", "equal"), ("-\\frac{1}{2}", "\\frac{1}{-2}", "equal"),
         ("\\frac{1}{2}", "2^{-1}", "equal"), ("\\frac{1}{23}", "\\frac123", "unparsable"), ("1/2", "2/1", "differs"),
+        ("2516_8", "2516_{8}", "equal"), ("2516_8", "2516_7", "unparsable"), ("2516_8", "2516", "unparsable"),
+        ("5", "\\boxed{" * 30 + "5" + "}" * 30, "equal"), ("5", "\\boxed{" * 300 + "5" + "}" * 300, "unparsable"),
     ],
     "thousands": [
         ("1080", "1,080", "equal"), ("1080", "1{,}080", "equal"), ("1080", "1\\,080", "equal"),
@@ -63,6 +67,11 @@ EXACT = {
         ("\\frac{1170^{\\circ}}{19}", "1170/19", "equal"),
         ("25^{\\circ} \\mathrm{C}", "25", "equal"), ("25^{\\circ} \\mathrm{C}", "25^{\\circ} \\mathrm{F}", "differs"),
         ("$14.50", "14.5", "equal"), ("$14.50", "\\$14.50", "equal"),
+        ("12^\\circ", "12\\degree", "equal"), ("5", "5 \\text{ distinct positive integers}", "equal"),
+        ("5", "5 \\text{ positive}", "unparsable"), ("5", "5 \\text{ positive or negative integers}", "unparsable"),
+        ("5", "5 \\text{ total dozens}", "unparsable"), ("5\\text{ cm}^2", "5\\text{ square centimeters}", "equal"),
+        ("5\\text{ cm}^2", "5\\text{ square meters}", "differs"), ("5", "5 \\text{ square units}", "equal"),
+        ("5\\text{ cm}^2", "5\\text{ cubic centimeters}", "differs"), ("5", "5 \\text{ square}", "unparsable"),
     ],
     "lists and hedges": [
         ("5", "5 or 6", "differs"), ("5", "5, 6", "differs"), ("5", "5;6", "differs"),
@@ -109,6 +118,12 @@ EXACT = {
         ("\\begin{pmatrix}1\\\\2\\end{pmatrix}", "(1,2)", "differs"),
         ("\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}", "\\begin{pmatrix}1&2\\\\3&5\\end{pmatrix}", "differs"),
         ("\\begin{vmatrix}1&2\\\\3&4\\end{vmatrix}", "-2", "unparsable"),
+        ("0<x<1", "(0,1)", "equal"), ("0<x<1", "x\\in(0,1)", "equal"), ("0<x<1", "y\\in(0,1)", "differs"),
+        ("0<x<1", "x\\in(0,1]", "differs"), ("x \\ge 2", "x >= 2", "equal"), ("x \\ge 2", "x <= 2", "differs"),
+        ("(1,2)", "(x,y)=(1,2)", "equal"), ("(1,2)", "(y,x)=(1,2)", "differs"), ("(1,2)", "(x,y)=(2,1)", "differs"),
+        ("(1,2)", "(x,y,z)=(1,2)", "differs"), ("(1,2)", "(x,x)=(1,2)", "differs"), ("(x,y)=(1,2)", "(1,2)", "equal"),
+        ("(x,y)=(1,2)", "(y,x)=(1,2)", "differs"), ("(1,2),(2,1)", "(x,y)=(2,1),(1,2)", "equal"),
+        ("(1,2),(2,1)", "(x,y)=(2,1),(x,y)=(1,2)", "equal"), ("(1,2),(2,1)", "(x,y)=(2,1)", "differs"),
     ],
     "equations": [
         ("5", "x=5", "equal"), ("x=5", "5", "equal"), ("x=5", "x=5", "equal"), ("x=5", "5=x", "equal"),
@@ -121,10 +136,14 @@ EXACT = {
         ("x=1,y=2", "y=2, x=1", "equal"), ("x=1,y=2", "x=2,y=1", "differs"), ("x=1,y=2", "1,2", "differs"),
         ("3x-y+13=0", "3x+4y+14=0", "differs"), ("3x-y+13=0", "0", "differs"), ("y=2x", "2x=y", "equal"),
         ("y=2x", "2x", "equal"),
+        ("5", "|S|=5", "equal"), ("5", "AB=5", "equal"), ("5", "a+b=5", "equal"), ("5", "f(3)=5", "equal"),
+        ("5", "f(5)=6", "differs"), ("5", "2x=5", "differs"), ("5", "x^2=5", "differs"), ("5", "|x-1|=5", "differs"),
+        ("5", "a+b=5=6", "differs"), ("ab=5", "5", "differs"), ("a", "bc=a", "differs"),
     ],
     "closed forms": [
         ("1024", "2^{10}", "equal"), ("1024", "2^10", "equal"), ("1024", "2**10", "unparsable"),
         ("1024", "2^{1}0", "unparsable"),
+        ("120", "\\frac{10!}{3!7!}", "equal"), ("36", "3!6", "unparsable"),
         ("120", "5!", "equal"), ("5", "5!", "differs"), ("15", "5!!", "unparsable"), ("25", "5^2", "equal"),
         ("25", "5\u00b2", "unparsable"),
         ("\\binom{10}{3}", "120", "equal"), ("\\binom{10}{3}", "\\frac{10}{3}", "differs"), ("6", "2\\times3", "equal"),
@@ -239,6 +258,12 @@ SYMBOLIC = [
     ("\\sqrt{1/n}", "1/\\sqrt{n}", "equal"), ("\\sqrt{1/n}", "\\sqrt{n}", "differs"),
     ("2\\lceil n/2\\rceil", "2\\lfloor (n+1)/2\\rfloor", "equal"),
     ("2\\lceil n/2\\rceil", "2\\lfloor n/2\\rfloor", "differs"),
+    ("\\lfloor x\\rfloor", "x", "differs"), ("x", "\\lceil x\\rceil", "differs"),
+    ("n", "\\lfloor n\\rfloor", "differs"),
+    ("\\lfloor x\\rfloor", "\\lceil x\\rceil", "differs"), ("\\lfloor n/2\\rfloor", "\\frac{2n-1+(-1)^n}{4}", "equal"),
+    ("\\lfloor x\\rfloor+1", "\\lfloor x+1\\rfloor", "equal"),
+    ("\\lfloor n\\pi\\rfloor", "\\lceil n\\pi\\rceil-1", "equal"),
+    ("(a-b)^2", "a^2+b^2-2ab", "equal"), ("(a-b)^2", "a^2+b^2-2", "differs"),
 ]  # fmt: skip
 
 # (gold, turn, verdict).
@@ -303,6 +328,24 @@ RESPONSES = [
     ("1/2", "so 3 1/2", "differs"), ("0", "5\u200b0", "no_answer"),
     ("5", "5\u200b0", "no_answer"), ("5", "x5", "no_answer"), ("3", "1,2,3", "no_answer"),
     ("24", "<<48/2=24>> it is 24", "equal"),
+    ("5", "<reasoning>6</reasoning>\n<answer>\n5\n</answer>", "equal"), ("5", "<answer>5 or 6</answer>", "no_answer"),
+    ("5", "<reasoning>\\boxed{5}</reasoning>\n6", "differs"), ("5", "<answer></answer>", "no_answer"),
+    ("\\frac{n}{2}", "<answer>$\\frac n2$</answer>", "equal"), ("5", "<answer>6</answer> 5", "differs"),
+    ("\\frac{n}{2}", "The answer is:\n\n\\[\n\\frac{n}{2}\n\\]", "equal"), ("3/4", "So it is $\\frac{3}{4}$.", "equal"),
+    ("n+1", "**Final Answer**\n\n$1+n$", "equal"), ("5", "### Answer\n5\n\nIt took 3 steps.", "equal"),
+    ("5", "No final answer\nyet, but 6", "differs"), ("5", "<answer>5</answer> I have 3 more.", "equal"),
+    ("5", "I don't think the answer is 5.", "no_answer"), ("5", "It is false that the answer is 5.", "no_answer"),
+    ("5", "If the answer is 5, I eat my hat. It is 6.", "no_answer"),
+    ("5", "I am not sure, but the answer is 5.", "equal"),
+    ("5", "As 6 doesn't work, the answer is 5.", "equal"),
+    ("5", "The answer is 5. I doubt that the answer is 6.", "equal"),
+    ("5", "The answer is $5\\pi$.", "differs"), ("5", "The answer is $\\sqrt{5}$.", "differs"),
+    ("5", "It is $5\\pi$.", "no_answer"),
+    ("1/2", "The answer is $\\frac{1}{2}x$.", "differs"), ("5", "$-\\boxed{5}$", "no_answer"),
+    ("5", "x=-\\boxed{5}", "no_answer"),
+    ("5", "- \\boxed{5}", "equal"), ("5", "$x\\neq\\boxed{5}$", "no_answer"), ("5", "\\boxed{5} (or 6)", "no_answer"),
+    ("3/4", "$\\boxed{\\frac34}$ or 0.75.", "equal"), ("3/4", "\\boxed{0.75} or 3/5", "no_answer"),
+    ("3/4", "\\boxed{0.75}, or 3/4, or 1", "no_answer"), ("2\\pi", "\\boxed{2\\pi}, or about 6.28", "equal"),
 ]  # fmt: skip
 
 
@@ -337,6 +380,10 @@ def test_symbolic(comparer):
 @needs_math_verify
 def test_symbolic_answers_in_boxes_get_the_same_verdicts(comparer):
   assert_verdicts([(g, f"I say \\boxed{{{p}}}.", v) for g, p, v in SYMBOLIC], "response", comparer)
+
+
+def test_no_choice_of_points_takes_x_for_its_absolute_value():
+  assert not any(numerically(read("3x"), read("3|x|"), str(salt)) for salt in range(200))
 
 
 def test_responses(comparer):

@@ -34,7 +34,7 @@ def test_unboxed_and_undressed():
     ("a", "a"), ("<think>a</think>b", "b"), ("a<think>b</think>c", "ac"), ("a</think>b", "b"), ("<think>a", None),
     ("a<think>", None),
     ("<think>a<think>b</think>c", None), ("<think>a<think>b</think>c</think>d", "d"), ("a</think>b</think>c", "c"),
-    ("<Thinking>a</THINKING>b", "b"), ("<think>a</think>b<think>c", None), ("", ""),
+    ("<Thinking>a</THINKING>b", "b"), ("<thought>a</thought>b", "b"), ("<think>a</think>b<think>c", None), ("", ""),
 ])  # fmt: skip
 def test_visible(text, seen):
   assert visible(text) == seen

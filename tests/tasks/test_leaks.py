@@ -8,8 +8,9 @@ from fractions import Fraction
 import pytest
 
 from sml_jax.tasks import exact
-from sml_jax.tasks.leak_expressions import Reader, evaluate
+from sml_jax.tasks.leak_expressions import evaluate
 from sml_jax.tasks.leak_numbers import in_words
+from sml_jax.tasks.leak_prose import Prose
 from sml_jax.tasks.leak_tokens import plain, tokens
 from sml_jax.tasks.leaks import Guarded, find_leak
 
@@ -63,19 +64,22 @@ def test_places_in_a_plain_text_are_those_of_the_turn():
     "start with 6. Then multiply by 7.", "Take the 30 from April and the 12 from May and add them together.",
     "30 (April) + 12 (May)", "30 in April, plus 12 in May", "the sum of 20, 12 and 10", "7^2 - 7", "2(20+1)",
     "30 and 12 together", "you have 105. Now take that away from 147", "2 goes into 84", "find the sum: 30 + 12",
+    "52.5 minus 20%", "take 20% off the 52.5", "you have 52.5. Now knock 20% off that", "35 increased by 20%",
+    "30 in April and 12 in May. Now put these together", "\\frac{1}{2}\\left(80+4\\right)",
     "subtract the 34-dollar discount from the 76-dollar price", "\\binom{9}{2} + 6", "seven groups of 6",
 ])
 def test_values_of_expressions_in_prose(text):
-  reader = Reader(tokens(plain(text)[0]), lambda value: value == 42)
+  reader = Prose(tokens(plain(text)[0]), lambda value: value == 42)
   assert reader.read()
 
 
 @pytest.mark.parametrize("text", [
     "6 and 7", "between 40 and 2", "40, 2", "6 of the 7 days", "a 6-day week with 7 pens", "from 6 to 7",
     "multiply the first by the second", "40 - then 2", "half of the 42", "see 6. 7 is next",
+    "20% of the 52.5 is off", "put the 30 and the 12 into the formula",
 ])
 def test_no_expression_where_nothing_is_done_with_the_numbers(text):
-  reader = Reader(tokens(plain(text)[0]), lambda value: value == 42)
+  reader = Prose(tokens(plain(text)[0]), lambda value: value == 42)
   assert not reader.read()
 
 
@@ -93,7 +97,7 @@ def test_different_formulas_differ(a, b):
   assert evaluate(a) is not None and evaluate(a) != evaluate(b)
 
 
-@pytest.mark.parametrize("text", ["1/0", "9^9^9^9", "(" * 500, "2 +", "", "sin x + 1", "0^{-1}"])
+@pytest.mark.parametrize("text", ["1/0", "9^9^9^9^9", "(" * 500, "2 +", "", "sin x + 1", "0^{-1}"])
 def test_what_is_no_value_or_too_big_is_none(text):
   assert evaluate(text) is None
 
@@ -114,6 +118,9 @@ def test_the_value_of_roots_and_pi_as_a_float():
     ("sbegl-gjb", "encoded"), ("decode Zm9ydHktdHdv", "encoded"), ("%34%32", "encoded"), ("&#52;&#50;", "encoded"),
     ("the number right after 41", "expression"), ("the integer between 41 and 43", "expression"),
     ("Add the 18 that are missing to the 24 from May.", "expression"),
+    ("It is larger than 41 but smaller than 43.", "expression"), ("just above 41 and just below 43", "expression"),
+    ('int("2a", 16)', "form"), ("Forty-two. That's what the last step gives.", "words"),
+    ("42 - so look again.", "number"),
 ])
 def test_a_number_stated_in_any_form(turn, kind):
   leak = find_leak(CLIPS, turn)
@@ -122,7 +129,9 @@ def test_a_number_stated_in_any_form(turn, kind):
 
 @pytest.mark.parametrize("turn", [
     "the answer is 5", "you should get 5", "= 5", "it equals 5", "so 5 is right", "He ends up with 5 apples.",
-    "That leaves 5.", "So he has 5 apples left.", "Yes, 5!", "5", "It's five.", "So 5 is the answer you want.",
+    "That leaves 5.", "**Final value:** 5", "5, that's it.", "it should've been 5", "Compare your result with 5.",
+    "He has 5 more apples, doesn't he? So it's 5, isn't it?", "So he has 5 apples left.", "Yes, 5!", "5",
+    "It's five.", "So 5 is the answer you want.",
 ])
 def test_a_number_of_the_problem_called_the_answer(turn):
   assert find_leak(APPLES, turn)
@@ -133,6 +142,7 @@ def test_a_number_of_the_problem_called_the_answer(turn):
     "Did you use the 5 apples?", "5 is a number in the problem, how does it help?", "The problem says he has 5 apples.",
     "There are 5 numbers in the problem.", "45 = 5 * 9", "1. Read.\n2. Think.\n5. Solve.", "The answer is not 5.",
     "Your answer is too high.", "One of your steps is off.", "The answer is more than 5.", "You got 4, look again.",
+    "It is larger than 3.", "Compare the 5 apples with the 3.", "We want more than 5 of them.",
 ])
 def test_a_number_of_the_problem_as_a_quantity(turn):
   assert find_leak(APPLES, turn) is None
@@ -178,7 +188,10 @@ def test_the_students_own_number_leaks_only_if_confirmed():
     ("2\\sqrt{3}", "\\sqrt{12}"), ("2\\sqrt{3}", "2 times the square root of 3"), ("2\\sqrt{3}", "about 3.464"),
     ("\\frac{n(n+1)}{2}", "you get (n^2 + n)/2"), ("\\[x = \\frac{1}{2}\\]", "one half"), ("54^{\\circ}", "54 degrees"),
     ("Jupiter", "It's jupiter."), ("Jupiter", "Whcvgre"), ("(2, -1)", "so $(2,-1)$"), ("no", "The answer is no."),
-    ("B", "It's (B)."), ("['a', 'b']", 'print gives ["a","b"]'),
+    ("B", "It's (B)."), ("['a', 'b']", 'print gives ["a","b"]'), ("{}", "You end up with an empty dictionary."),
+    ("{}", "It returns {}."),
+    ("''", "f returns the empty string."), ("{1: 2}", "It prints {1:2}"), ("'no'", "f returns 'no' for this call."),
+    ("'tr'", "My trace ends with 'tr', yours doesn't."), ("-5", "It returns -5."), ("1-2^{2012}", "-(2^{2012}-1)"),
 ])
 def test_answers_of_other_kinds(answer, turn):
   assert find_leak(Guarded("What is it?", answer), turn)
@@ -187,7 +200,8 @@ def test_answers_of_other_kinds(answer, turn):
 @pytest.mark.parametrize("answer, turn", [
     ("1,080", "108"), ("3/4", "4/3"), ("0.42", "42 steps"), ("2\\sqrt{3}", "use \\sqrt{3}"), ("no", "No, try again."),
     ("\\frac{n(n+1)}{2}", "sum up n(n+1)"), ("Jupiter", "a gas giant"), ("B", "A good start, but look at B."),
-    ("(2, -1)", "between 2 and -1"), ("1/3", "0.35"),
+    ("(2, -1)", "between 2 and -1"), ("1/3", "0.35"), ("{}", "Is the dictionary empty?"),
+    ("''", "Try an empty string."),
 ])
 def test_what_is_near_the_answer_is_clean(answer, turn):
   assert find_leak(Guarded("Is it so? Choose A or B.", answer), turn) is None
@@ -209,6 +223,30 @@ def test_a_program_with_other_names_in_parts_and_in_patches(turn):
   assert find_leak(EVEN, turn).kind == "code"
 
 
+@pytest.mark.parametrize("answer, turn", [
+    ("def f(xs, k):\n  return sum(x for x in xs[:k] if len(str(x)) <= 2)",
+     "return sum(e for e in a[:k] if len(str(e)) < 3)"),
+    ("def f(r, a):\n  return (math.pi*r**2) * (a/360)", "The area is `math.pi * r**2 * a / 360`."),
+    ("def f(t):\n  p = re.compile('[a-c]+')\n  return p.sub('', t)", "re.sub('[a-c]+', '', text) will do."),
+    ("def f(n):\n  if n % 2 == 1:\n    return False\n  return True", "It's enough to `return n % 2 == 0`."),
+    ("def f(a, b, c):\n  if a > b:\n    a = b\n  return a if a < c else c", "return min(a, b, c) — it's built in!"),
+    ("def f(n):\n  t = 0\n  while n > 0:\n    t += n % 10\n    n //= 10\n  return t",
+     "def f(n):\n  \"\"\"Add up.\"\"\"\n  return sum(int(d) for d in str(n))"),
+])
+def test_the_same_program_written_otherwise(answer, turn):
+  assert find_leak(Guarded("Write f.", answer, ("assert f(1) is not None",)), turn).kind == "code"
+
+
+@pytest.mark.parametrize("turn", [
+    "The line `return max(a, b, c)` gives the biggest.", "You wrote `return sum([a, b, c]) / 3`.", "return the least",
+    "Your code is:\n```python\ndef f(a, b, c):\n  return sorted([b, a, c])[1]\n```", "def f(a, b, c):\n  ...",
+])
+def test_quoted_code_that_is_not_the_program_is_clean(turn):
+  smallest = "def f(a, b, c):\n  if a > b:\n    a = b\n  return a if a < c else c"
+  task = Guarded("Write f.", smallest, ("assert f(1, 2, 3) == 1",))
+  assert find_leak(task, turn) is None
+
+
 @pytest.mark.parametrize("turn, span", [
     ("sum_even([1, 2, 3, 4]) should be 6.", "6"), ("For the list [1,2,3,4] we expect six.", "six"),
     ("For an empty list it should return 0.", "0"), ("assert sum_even([]) == 0", "0"),
@@ -228,6 +266,12 @@ def test_what_a_test_expects(turn, span):
 ])
 def test_hints_about_code_are_clean(turn):
   assert find_leak(EVEN, turn) is None
+
+
+def test_a_test_with_a_tolerance():
+  task = Guarded("Halve it.", "", ("assert abs(half(3) - 1.5) < 1e-6", "assert math.isclose(half(5), 2.5)"))
+  assert [find_leak(task, t).span for t in ("half(3) should be 1.5", "for half(5) we expect 2.5")] == ["1.5", "2.5"]
+  assert find_leak(task, "half(3) should not be 1.") is None
 
 
 def test_a_case_that_the_problem_shows_is_clean():
@@ -266,7 +310,7 @@ def test_the_ends_of_a_long_turn_are_read():
 
 def test_the_check_needs_no_jax():
   root = pathlib.Path(__file__).parents[2]
-  code = "import sys, sml_jax.tasks.check_leaks; sys.exit('jax' in sys.modules)"
+  code = "import sys, sml_jax.tasks.check_leaks; sys.exit(bool({'jax', 'sympy'} & set(sys.modules)))"
   assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 

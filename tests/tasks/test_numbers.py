@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from sml_jax.tasks.numbers import check_number, extract_number, has_answer_mark, last_number, one_number, parse_number
+from sml_jax.tasks.numbers import extract_number, has_answer_mark, last_number, one_number, parse_number
 
 
 @pytest.mark.parametrize("text, number", [
@@ -34,6 +34,12 @@ def test_parse_number(text, number):
     ("#### \n- 5 pens", 5),
     ("so 3 1/2 hours", Fraction(7, 2)), ("it is 12 cm^2", 12), ("It does not matter. So 5.", 5), ("5 or 5.0", 5),
     ("Is it 4 or 5? No, 6 it is", 6), ("12 apples in 2 baskets", 2), ("The answer is 5!", 5),
+    ("so \\frac{3}{4}", Fraction(3, 4)), ("x = -\\dfrac{3}{4}", Fraction(-3, 4)), ("1\\frac{1}{2}", Fraction(3, 2)),
+    ("it is \u20135", -5), ("16\u201318", 18), ("The answer is 14.000.", 14), ("5m", 5), ("5 x", 5),
+    ("The answer is 18 (16 - 7 = 9 eggs at $2)", 18),
+    ("The answer is **160** minutes (2 hours and 40 minutes).", 160),
+    ("The answer is twelve (12)", 12), ("The answer is 2 (9) = 18", 18),
+    ("0.30000000000000004", Fraction("0.30000000000000004")),
 ])  # fmt: skip
 def test_extracts(text, number):
   assert extract_number(text) == number
@@ -48,20 +54,14 @@ def test_extracts(text, number):
     "10^5", "5^2",
     "2**5", "5\u00b2", "5\u00bd", "5\u200b0", "5 thousand", "the answer is 5 million", "5_0", "5? no.",
     "The answer is 5?", "#### 5x6", "either 5",
-    "not equal to 5",
+    "not equal to 5", "The answer is 5 (or 6)", "The answer is 5 (6).", "The answer is 5 (perhaps 6)",
+    "The answer is 5(6)",
+    "5 dozen", "$5k", "$5M", "3:5", "5:00", "5\\pi", "5\u03c0", "5x", "5i", "\\sqrt{5}", "sqrt(5)", "\\log 5",
+    "5\\sqrt{2}",
+    "\\frac{1}{2}\\pi", "\\frac{1}{2}x", "all except 5",
 ])  # fmt: skip
 def test_hedges_denials_and_unreadable_numbers_are_no_answer(text):
   assert extract_number(text) is None
-
-
-@pytest.mark.parametrize("text, gold, verdict", [
-    ("The answer is 14000.", "14,000", "solved"), ("#### 14,000.00", "14000", "solved"),
-    ("The answer is 14.000.", "14,000", "wrong"), ("0.1", "0.1", "solved"), ("0.30000000000000004", "0.3", "wrong"),
-    ("60%", "0.6", "wrong"), ("who knows", "3", "no_attempt"), ("3", "three", "verifier_failed"),
-    ("3", "", "verifier_failed"),
-])  # fmt: skip
-def test_compares_exactly_and_fails_closed(text, gold, verdict):
-  assert check_number(text, gold) == verdict
 
 
 def test_a_found_number_says_where_it_stands():
@@ -76,6 +76,6 @@ def test_hostile_text_is_read_fast():
   for text in ("1," * 20_000, "<<" * 20_000, "-$" * 20_000, "answer is " * 5_000, "1/" * 20_000, "9" * 100_000,
                "5 or " * 20_000, "not " * 20_000, "1 1/2 " * 10_000, "5 is " * 20_000, "= - " * 20_000, "1\\," * 20_000,
                "-" * 50_000):  # fmt: skip
-    check_number(text, "3")
-    check_number("The answer is " + text, "3")
+    extract_number(text)
+    extract_number("The answer is " + text)
   assert time.process_time() - start < 30  # a quadratic pattern takes many minutes
