@@ -5,7 +5,10 @@
 Templates (leaks/dev.txt and leaks/held_out.txt; the detector's rules were fixed before the second was written, and
 three earlier held-out sets that led to new rules have become part of the first) are filled from rows of GSM8K, SVAMP,
 Omni-MATH, MBPP and HumanEval, and wrapped in the sentences of an opening and a closing; leaks/by_hand.jsonl has leaks
-and clean hints written by hand about single rows. Rates have 95% Wilson intervals.
+and clean hints written by hand about single rows. leaks/second_writer.jsonl has those of somebody who wrote them before
+seeing the rules or the templates: half of them were read while rules were mended, the other half was kept aside and run
+once (85 of its 105 leaks were found); then its misses were read too. What others plant will be found about as often as
+that. Rates have 95% Wilson intervals.
 
 Places in templates: {a} the answer as written, {words} in words, {form} in another written form, {spell} its digits one
 by one, {first} {last} digit, {symbols} {latex} {noun} {do} an expression that has its value, {code} encoded, {back} its
@@ -28,7 +31,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -122,6 +125,19 @@ def code_rows(root: Path) -> list[Row]:
     tests = tuple(re.findall(r"^\s*(assert candidate\(.*?\) == .*?)$", row["test"], re.M))
     out.append(Row(row["task_id"], Guarded(row["prompt"], code, tuple(t.replace("candidate(",
         row["entry_point"] + "(") for t in tests), code)))
+  return out
+
+
+def all_tasks(root: Path) -> dict[str, Guarded]:
+  """By id, for turns about single rows; a program's problem shows its first test."""
+  out = {row["id"]: Guarded(row["question"], row["answer"]) for name in (
+      "gsm8k/train.jsonl.gz", "gsm8k/test_dev.jsonl.gz", "svamp/dev.jsonl") for row in rows_of(root / name)}
+  out |= {row["id"]: Guarded(row["problem"], row["answer"]) for row in rows_of(root / "omni_math_rule/dev.jsonl.gz")}
+  for row in code_rows(root):
+    first = "" if row.id.startswith("HumanEval") else f"\nYour code should pass these tests:\n{row.task.tests[0]}"
+    out[row.id] = replace(row.task, problem=row.task.problem + first)
+  for row in rows_of(root / "cruxeval/dev.jsonl"):
+    out[f"crux/{row['id']}"] = Guarded(f"{row['code']}\nWhat does f({row['input']}) return?", row["output"])
   return out
 
 
@@ -306,6 +322,7 @@ def main() -> int:
   root = Path(args.data_dir)
   data = {"math": math_rows(root), "formula": formula_rows(root), "code": code_rows(root)}
   by_id = {row.id: row for rows in data.values() for row in rows}
+  tasks = all_tasks(root)
   clean_all = false_all = 0
   for half in HALVES if not args.half else (args.half,):
     counts: dict[str, list[int]] = {}
@@ -314,25 +331,35 @@ def main() -> int:
     for hint in rows_of(HERE / "by_hand.jsonl"):
       if hint["half"] == half:
         count(counts, "by_hand" if hint["leak"] else "clean_by_hand", by_id[hint["id"]], hint["turn"], args.show)
-    print(f"\n{half.replace('_', '-')} half\n{'kind':14} planted  caught  recall  95% interval")
-    for kind, (n, k) in counts.items():
-      if not kind.startswith("clean"):
-        low, high = wilson(k, n)
-        print(f"{kind:14} {n:7}  {k:6}  {k / n:6.3f}  {low:.3f} to {high:.3f}")
-    n, k = (sum(c[i] for kind, c in counts.items() if not kind.startswith("clean")) for i in (0, 1))
-    if n:
-      low, high = wilson(k, n)
-      print(f"{'all':14} {n:7}  {k:6}  {k / n:6.3f}  {low:.3f} to {high:.3f}")
-    print(f"{'clean':14}   hints  alarms    rate  95% interval")
-    for kind, (n, k) in counts.items():
-      if kind.startswith("clean"):
-        low, high = wilson(k, n)
-        print(f"{kind:14} {n:7}  {k:6}  {k / n:6.3f}  {low:.3f} to {high:.3f}")
-        clean_all, false_all = clean_all + n, false_all + k
+    n, k = show_counts(f"{half.replace('_', '-')} half", counts)
+    clean_all, false_all = clean_all + n, false_all + k
+  for half in ("read", "kept") if not args.half else ():
+    counts = {}
+    for hint in rows_of(HERE / "second_writer.jsonl"):
+      if hint["half"] == half:
+        count(counts, "leaks" if hint["leak"] else "clean", Row(hint["id"], tasks[hint["id"]]), hint["turn"], args.show)
+    n, k = show_counts(f"second writer, half that was {half}", counts)
+    clean_all, false_all = clean_all + n, false_all + k
   low, high = wilson(false_all, clean_all)
   print(f"\n{'all clean':14} {clean_all:7}  {false_all:6}  {false_all / max(1, clean_all):6.3f}  {low:.3f} to"
       f" {high:.3f}")
   return 0
+
+
+def show_counts(title: str, counts: dict[str, list[int]]) -> tuple[int, int]:
+  """Prints a table; returns the numbers of clean hints and of false alarms."""
+  print(f"\n{title}\n{'kind':14} planted  caught  recall  95% interval")
+  planted_ = {kind: c for kind, c in counts.items() if not kind.startswith("clean")}
+  hints = {kind: c for kind, c in counts.items() if kind.startswith("clean")}
+  total = {"all": [sum(c[i] for c in planted_.values()) for i in (0, 1)]} if len(planted_) > 1 else {}
+  for kind, (n, k) in (planted_ | total).items():
+    low, high = wilson(k, n)
+    print(f"{kind:14} {n:7}  {k:6}  {k / max(1, n):6.3f}  {low:.3f} to {high:.3f}")
+  print(f"{'clean':14}   hints  alarms    rate  95% interval")
+  for kind, (n, k) in hints.items():
+    low, high = wilson(k, n)
+    print(f"{kind:14} {n:7}  {k:6}  {k / max(1, n):6.3f}  {low:.3f} to {high:.3f}")
+  return sum(n for n, _ in hints.values()), sum(k for _, k in hints.values())
 
 
 def count(counts: dict[str, list[int]], kind: str, row: Row, turn: str, show: bool) -> None:

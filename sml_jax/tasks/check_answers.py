@@ -32,14 +32,10 @@ from __future__ import annotations
 import argparse
 import collections
 import json
-import os
-import pathlib
 import sys
-import tempfile
 from typing import Any
 
-from sml_jax.errors import UserError
-from sml_jax.tasks import answers
+from sml_jax.tasks import answers, commands
 from sml_jax.tasks.jsonl import bad_row, read_rows
 
 KINDS = ("answer", "response")
@@ -52,6 +48,7 @@ def check_file(rows: str, out: str) -> tuple[collections.Counter[str], list[str]
   Raises:
     UserError: a file or a row is not as it should be, or Math-Verify is needed and not there.
   """
+  commands.check_out(out)
   found: list[dict[str, Any]] = []
   problems = []
   for line, row in read_rows(rows, {"gold": str, "pred": str, "kind": str}):
@@ -63,52 +60,29 @@ def check_file(rows: str, out: str) -> tuple[collections.Counter[str], list[str]
       problems.append(f"{rows}:{line}: field 'gold': {problem}")
     found.append(row)
   checked = answers.check(*([row[field] for row in found] for field in ("gold", "pred", "kind")))
-  write_whole(out, "".join(
+  commands.write_whole(out, "".join(
       json.dumps({"id": row["id"], "correct": c.correct, "verdict": c.verdict, "extracted": c.extracted}) + "\n"
       for row, c in zip(found, checked, strict=True)))
   return collections.Counter(c.verdict for c in checked), problems
 
 
-def write_whole(path: str, text: str) -> None:
-  """Writes a file so that it is there whole or not at all. Raises UserError."""
-  target = pathlib.Path(path)
-  try:
-    with tempfile.NamedTemporaryFile("w", dir=target.parent, prefix=target.name, suffix=".tmp", delete=False,
-                                     encoding="utf-8") as part:
-      try:
-        part.write(text)
-        part.close()
-        os.chmod(part.name, 0o666 & ~_umask())  # a temporary file is its owner's alone
-        os.replace(part.name, target)
-      except BaseException:
-        os.unlink(part.name)
-        raise
-  except OSError as e:
-    raise UserError(f"--out={path}: can not be written ({e.strerror})") from None
-
-
-def _umask() -> int:
-  mask = os.umask(0)
-  os.umask(mask)
-  return mask
-
-
-def main(argv: list[str] | None = None) -> None:
+def main(argv: list[str] | None = None) -> int:
   parser = argparse.ArgumentParser(prog="python -m sml_jax.tasks.check_answers", description=__doc__,
                                    formatter_class=argparse.RawTextHelpFormatter)
   parser.add_argument("--rows", required=True, metavar="IN.jsonl", help="what to check; .jsonl or .jsonl.gz")
   parser.add_argument("--out", required=True, metavar="OUT.jsonl", help="where the verdicts go")
   args = parser.parse_args(argv)
-  try:
+
+  def work() -> None:
     counts, problems = check_file(args.rows, args.out)
-  except UserError as e:
-    sys.exit(f"error: {e}")
-  for problem in problems:
-    print(f"warning: {problem}", file=sys.stderr)
-  if problems:
-    print(f"{len(problems)} golds are not understood", file=sys.stderr)
-  print(", ".join(f"{verdict}: {count}" for verdict, count in sorted(counts.items())) or "no rows")
+    for problem in problems:
+      print(f"warning: {problem}", file=sys.stderr)
+    if problems:
+      print(f"{len(problems)} golds are not understood", file=sys.stderr)
+    print(", ".join(f"{verdict}: {count}" for verdict, count in sorted(counts.items())) or "no rows")
+
+  return commands.run(work)
 
 
 if __name__ == "__main__":
-  main()
+  sys.exit(main())

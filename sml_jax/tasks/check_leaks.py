@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from typing import Any
 
-from sml_jax.errors import UserError
+from sml_jax.tasks import commands
 from sml_jax.tasks.jsonl import bad_row, read_rows
-from sml_jax.tasks.leaks import Guarded, find_leak
+from sml_jax.tasks.leaks import Guarded, Leak, find_leak
 
 FORMATS = """\
 A row of --rows (JSON lines, .jsonl or .jsonl.gz) is one teacher turn and the task that it is about:
@@ -53,22 +52,19 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--rows", required=True, metavar="IN.jsonl")
   parser.add_argument("--out", required=True, metavar="OUT.jsonl")
   args = parser.parse_args(argv)
-  try:
+
+  def work() -> None:
+    commands.check_out(args.out)
     rows = read(args.rows)
-    part = f"{args.out}.part"
-    try:
-      with open(part, "w", encoding="utf-8") as out:
-        for name, task, turn in rows:
-          leak = find_leak(task, turn)
-          out.write(json.dumps({"id": name, "leaked": leak is not None, "kind": leak and leak.kind,
-                                "span": leak and leak.span}) + "\n")
-      os.replace(part, args.out)
-    except OSError as e:
-      raise UserError(f"--out={args.out}: can not be written ({e.strerror})") from None
-  except UserError as e:
-    print(f"error: {e}", file=sys.stderr)
-    return 1
-  return 0
+    commands.write_whole(args.out, "".join(line(name, find_leak(task, turn)) for name, task, turn in rows))
+
+  return commands.run(work)
+
+
+def line(name: Any, leak: Leak | None) -> str:
+  """A row of the output."""
+  found = {"kind": leak and leak.kind, "span": leak and leak.span}
+  return json.dumps({"id": name, "leaked": leak is not None, **found}) + "\n"
 
 
 if __name__ == "__main__":

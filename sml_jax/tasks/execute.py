@@ -61,7 +61,6 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--cpu_s", type=float, default=10.0, help="CPU seconds of a program (default: 10)")
   parser.add_argument("--memory_mb", type=int, default=1024, help="memory of a program in MiB (default: 1024)")
   flags = parser.parse_args(argv)
-  sys.set_int_max_str_digits(DIGITS)
   try:
     problem = read_problem(flags.problem)
     rows = read_submissions(flags.submissions)
@@ -172,5 +171,6 @@ def _object(where: Any, text: str) -> dict:
 
 
 if __name__ == "__main__":
+  sys.set_int_max_str_digits(DIGITS)
   signal.signal(signal.SIGTERM, interrupt)
   sys.exit(main())

@@ -68,7 +68,7 @@ def _quoted(turn: str, start: int, end: int) -> bool:
 
 def _dictated(solution: str, code: str, shown: frozenset[str]) -> bool:
   """Whether code is a whole program of its own for the task: a definition with the reference's name, or what to return
-  in terms of its arguments alone."""
+  in terms of as many names as it has arguments."""
   functions = _functions(solution)
   for tree in forms.trees(code):
     for node in tree.body:
@@ -81,15 +81,17 @@ def _dictated(solution: str, code: str, shown: frozenset[str]) -> bool:
         names -= {n.id for n in ast.walk(node) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
         piece = forms.piece_of(node.value)
         if piece.size >= _LEAST and piece.key not in shown and not forms.idle(node.value, piece) and any(
-            a <= names <= a | forms.BUILTINS | _MODULES for a in functions.values()):
+            len(names - forms.BUILTINS - _MODULES) == count > 0 for count in functions.values()):
           return True
   return False
 
 
 @functools.lru_cache(maxsize=512)
-def _functions(solution: str) -> dict[str, set[str]]:
+def _functions(solution: str) -> dict[str, int]:
+  """The functions of a program, and how many arguments each takes that are not called like a builtin."""
   tree = forms.parse(solution)
-  return {n.name: {a.arg for a in n.args.args} for n in tree.body if isinstance(n, ast.FunctionDef)} if tree else {}
+  return {n.name: len({a.arg for a in n.args.args} - forms.BUILTINS) or 1 for n in tree.body if isinstance(
+      n, ast.FunctionDef)} if tree else {}
 
 
 def _repeats(plain: list[str], code: str) -> bool:

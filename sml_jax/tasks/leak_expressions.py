@@ -103,6 +103,8 @@ class Reader:
       value = None
       if t.kind == "w" and t.text in operations.BEHIND:
         value = exact.multiply(part.value, Fraction(operations.BEHIND[t.text]))
+      elif t.text == "times" and self.text(part.end + 1) == "itself":
+        part, value = part._replace(end=part.end + 1), exact.multiply(part.value, part.value)
       elif t.text in ("squared", "cubed"):
         value = exact.power(part.value, Fraction(2 if t.text == "squared" else 3))
       elif t.text == "!" and t.start == self.toks[part.end - 1].end:

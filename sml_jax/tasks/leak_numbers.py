@@ -239,7 +239,7 @@ def _digits(n: int, task: Known, text: str) -> Span | None:
                                                        "0") < len(digits) - 1:
     return "digits", m.start(), m.end()
   spaced = f"{n:,}".replace(",", " ")
-  if " " in spaced and (m := re.search(rf"(?<![\d ]){spaced}(?!\s?\d)", text)):
+  if " " in spaced and (m := re.search(rf"(?<!\d)(?<!\d ){spaced}(?!\s?\d)", text)):
     return "form", m.start(), m.end()
   toks = [t for t in tokens(text) if t.kind == "n" and t.value is not None]
   for i in range(len(toks) - len(digits) + 1):

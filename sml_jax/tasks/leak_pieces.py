@@ -158,7 +158,10 @@ def _by_one(node: ast.AST) -> bool:
 def _chain(node: ast.AST, ops: tuple[type, ...]) -> list[ast.AST]:
   """The operands of a + b + c, or a * b / c, whatever the brackets."""
   if isinstance(node, ast.BinOp) and isinstance(node.op, ops):
-    return [*_chain(node.left, ops), *_chain(node.right, ops)]
+    right = node.right
+    if isinstance(node.op, ast.Div) and isinstance(right, ast.Constant) and isinstance(right.value, (int, float)):
+      return [*_chain(node.left, ops), ast.Constant(1 / right.value) if right.value else right]
+    return [*_chain(node.left, ops), *_chain(right, ops)]
   return [node]
 
 

@@ -122,7 +122,8 @@ def _by_call(case: Case, call: str, text: str, squeeze: str, places: list[int]) 
     for a, b in _values(case, behind):
       compared = re.match(r"[)\s`'\"]*(?:with|to"
           r"|against)\s*[`'\"]*$", behind[:a]) and "compar" in text[max(0, start - 80) : start]
-      if (compared or _CUE.search(behind[:a])) and not _denied(behind[:a]):
+      wanted = re.match(r"[`'\"\s]*(?:is|was) (?:expected|wanted|right|correct)\b", behind[b:])
+      if (compared or wanted or _CUE.search(behind[:a])) and not _denied(behind[:a]):
         return end + a, end + b
     ahead = text[max(0, start - 120) : start]
     ahead = ahead[max(ahead.rfind(c) for c in (". ", "! ", "? ", "\n")) + 1 :]

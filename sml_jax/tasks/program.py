@@ -252,8 +252,8 @@ def _resolve(names: list[str], code: str, entry: str = "") -> tuple[str, list[st
 
 def _error(answer: dict) -> list[str]:
   found = answer["error"]
-  good = type(found) is list and len(found) == 2 and all(type(text) is str for text in found)
-  return found if good else ["Exception", "a malformed error"]
+  good = type(found) is list and len(found) == 3 and all(type(text) is str for text in found)
+  return found[:2] if good else ["Exception", "a malformed error"]
 
 
 class _Opaque:

@@ -94,11 +94,14 @@ def serve(channel: Channel, submission: Submission) -> None:
 
 
 def describe(error: BaseException) -> list[str]:
-  kind = type(error).__name__
+  """Its class, its text, and the class of Python's own that it is or derives from."""
   try:
-    return [str.__str__(kind)[:100], str.__str__(str(error))[:500]]
+    kind = type(error)
+    base = next(known.__name__ for known in kind.__mro__ if vars(builtins).get(known.__name__) is known)
+    text = str(error.args[0] if base == "KeyError" and len(error.args) == 1 else error)
+    return [str.__str__(kind.__name__)[:100], str.__str__(text)[:500], base]
   except BaseException:
-    return ["Exception", ""]
+    return ["Exception", "", "Exception"]
 
 
 class Submission:

@@ -112,9 +112,10 @@ class Link:
 
   def _value(self, answer: dict) -> object:
     if "error" in answer:
-      name, text = answer["error"]
-      kind = getattr(builtins, name, None)
+      name, text, base = answer["error"]
+      kind = getattr(builtins, base, None)
       ours = isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, UnicodeError)
+      ours = ours and (kind is not Exception or name == base)
       raise kind(text) if ours else RemoteError(f"{name}: {text}")
     return self._decode(answer["value"])
 

@@ -205,7 +205,7 @@ def _listed(items: object) -> list:
 
 def guard_hashes(items: list) -> None:
   """Raises ValueError for keys chosen to share a hash, with which a dict or a set takes quadratic time to build."""
-  if len(items) - len({hash(item) for item in items}) > 1000 and len(items) > 2000:
-    distinct = {repr(item) for item in items}
-    if len(distinct) - len({hash(item) for item in items}) > 1000:
+  if len(items) > 2000 and len(items) - len({hash(item) for item in items}) > 1000:
+    distinct = {repr(item): hash(item) for item in items}
+    if sum(count ** 2 for count in collections.Counter(distinct.values()).values()) > 2000 ** 2:
       raise ValueError("keys of one hash")

@@ -33,8 +33,8 @@ def write(path, rows):
 
 
 def run(*args):
-  return subprocess.run([sys.executable, "-m",
-  "sml_jax.tasks.check_answers", *map(str, args)], capture_output=True, text=True)
+  command = [sys.executable, "-m", "sml_jax.tasks.check_answers", *map(str, args)]
+  return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_a_row_out_for_each_row_in(tmp_path):
@@ -67,33 +67,46 @@ def test_the_example_of_the_help(tmp_path):
     ({**ROWS[0], "pred": 5}, "in.jsonl:6: field 'pred': expected str, got 5"),
     ({**ROWS[0], "gold": None}, "in.jsonl:6: field 'gold'"),
 ])  # fmt: skip
-def test_a_malformed_row_stops_with_one_line(tmp_path, row, message):
-  with pytest.raises(SystemExit) as e:
-    check_answers.main([f"--rows={write(tmp_path / 'in.jsonl', [*ROWS, row])}", f"--out={tmp_path / 'out.jsonl'}"])
-  assert e.value.code.startswith("error: ") and message in e.value.code and "\n" not in e.value.code
+def test_a_malformed_row_stops_with_one_line(tmp_path, row, message, capsys):
+  assert message in error(capsys, write(tmp_path / "in.jsonl", [*ROWS, row]), tmp_path / "out.jsonl")
   assert not (tmp_path / "out.jsonl").exists()
 
 
-def test_missing_files(tmp_path):
-  with pytest.raises(SystemExit, match=r"error: .*there is no such file"):
-    check_answers.main([f"--rows={tmp_path / 'no.jsonl'}", f"--out={tmp_path / 'out.jsonl'}"])
+def error(capsys, rows, out) -> str:
+  """The one line that a call says which ends with exit code 1."""
+  assert check_answers.main([f"--rows={rows}", f"--out={out}"]) == 1
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith("error: ")
+  return line
+
+
+def test_missing_files(tmp_path, capsys):
+  assert "there is no such file" in error(capsys, tmp_path / "no.jsonl", tmp_path / "out.jsonl")
   rows = write(tmp_path / "in.jsonl", ROWS)
-  with pytest.raises(SystemExit, match=r"error: --out=.*can not be written"):
-    check_answers.main([f"--rows={rows}", f"--out={tmp_path / 'no' / 'out.jsonl'}"])
+  assert "its folder does not exist" in error(capsys, rows, tmp_path / "no" / "out.jsonl")
+  assert "expected a file, or nothing yet" in error(capsys, rows, tmp_path)
 
 
-def test_an_old_file_survives_a_failed_run(tmp_path):
+def test_an_old_file_survives_a_failed_run(tmp_path, capsys):
   (tmp_path / "out.jsonl").write_text("old")
-  with pytest.raises(SystemExit):
-    check_answers.main([f"--rows={write(tmp_path / 'in.jsonl', ['{'])}", f"--out={tmp_path / 'out.jsonl'}"])
+  error(capsys, write(tmp_path / "in.jsonl", ["{"]), tmp_path / "out.jsonl")
   assert (tmp_path / "out.jsonl").read_text() == "old"
 
 
-def test_without_math_verify_the_error_is_one_line(tmp_path, monkeypatch):
+def test_an_interrupted_run_writes_nothing(tmp_path, capsys, monkeypatch):
+  def interrupted(*args):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("sml_jax.tasks.answers.check", interrupted)
+  arguments = [f"--rows={write(tmp_path / 'in.jsonl', ROWS)}", f"--out={tmp_path / 'out.jsonl'}"]
+  assert check_answers.main(arguments) == 130 and not (tmp_path / "out.jsonl").exists()
+  assert capsys.readouterr().err == "error: interrupted; nothing is written\n"
+
+
+def test_without_math_verify_the_error_is_one_line(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(symbolic, "available", lambda: False)
   rows = write(tmp_path / "in.jsonl", [{"id": 1, "gold": "\\sqrt{12}", "pred": "7\\sqrt{3}", "kind": "answer"}])
-  with pytest.raises(SystemExit, match=r"error: .*needs Math-Verify"):
-    check_answers.main([f"--rows={rows}", f"--out={tmp_path / 'out.jsonl'}"])
+  assert "needs Math-Verify" in error(capsys, rows, tmp_path / "out.jsonl")
 
 
 def test_thousands_of_rows_take_seconds(tmp_path):

@@ -39,6 +39,7 @@ def test_one_row_out_for_each_row_in(tmp_path, name):
     ({"id": True, "problem": "p", "answer": "4", "turn": "t"}, "in.jsonl:2: field 'id'"),
     ({"id": 1, "problem": "p", "answer": 4, "turn": "t"}, "in.jsonl:2: field 'answer': expected str, got 4"),
     ({"id": 1, "problem": "p", "answer": "4", "turn": "t", "tests": "x"}, "in.jsonl:2: field 'tests': expected a list"),
+    ({"id": 1, "problem": "p", "answer": "4", "turn": "t", "tests": False}, "in.jsonl:2: field 'tests': expected"),
     ({"id": 1, "problem": "p", "answer": "4", "turn": "t", "tests": [1]}, "in.jsonl:2: field 'tests': expected a list"),
     ("{", "in.jsonl:2"), ("[1]", "in.jsonl:2"),
 ])

@@ -182,7 +182,8 @@ def test_the_students_own_number_leaks_only_if_confirmed():
 
 
 @pytest.mark.parametrize("answer, turn", [
-    ("1,080", "1080"), ("1,080", "1 080"), ("1080", "one thousand eighty"), ("$14.50", "14 dollars and 50 cents"),
+    ("1,080", "1080"), ("1,080", "It is 1 080."), ("576", "It's 24 times itself."),
+    ("33725", "Check: 33 725."), ("1080", "one thousand eighty"), ("$14.50", "14 dollars and 50 cents"),
     ("14.50", "14.5"), ("3/4", "0.75"), ("3/4", "75%"), ("3/4", "three quarters"), ("\\frac{3}{4}", "6/8"),
     ("0.42", "42%"), ("25%", "a quarter"), ("1/6", "one in six"), ("1/3", "0.333"), ("-7", "it is minus seven"),
     ("2\\sqrt{3}", "\\sqrt{12}"), ("2\\sqrt{3}", "2 times the square root of 3"), ("2\\sqrt{3}", "about 3.464"),
@@ -228,6 +229,9 @@ def test_a_program_with_other_names_in_parts_and_in_patches(turn):
      "return sum(e for e in a[:k] if len(str(e)) < 3)"),
     ("def f(r, a):\n  return (math.pi*r**2) * (a/360)", "The area is `math.pi * r**2 * a / 360`."),
     ("def f(t):\n  p = re.compile('[a-c]+')\n  return p.sub('', t)", "re.sub('[a-c]+', '', text) will do."),
+    ("def f(a, b, h):\n  return 0.5 * (a + b) * h", "area = (base1 + base2) / 2 * height"),
+    ("def f(list):\n  n = 0\n  for x in list:\n    if x >= 0:\n      n += 1\n  return n",
+     "`return sum(1 for x in lst if x >= 0)`"),
     ("def f(n):\n  if n % 2 == 1:\n    return False\n  return True", "It's enough to `return n % 2 == 0`."),
     ("def f(a, b, c):\n  if a > b:\n    a = b\n  return a if a < c else c", "return min(a, b, c) — it's built in!"),
     ("def f(n):\n  t = 0\n  while n > 0:\n    t += n % 10\n    n //= 10\n  return t",
@@ -250,7 +254,7 @@ def test_quoted_code_that_is_not_the_program_is_clean(turn):
 @pytest.mark.parametrize("turn, span", [
     ("sum_even([1, 2, 3, 4]) should be 6.", "6"), ("For the list [1,2,3,4] we expect six.", "six"),
     ("For an empty list it should return 0.", "0"), ("assert sum_even([]) == 0", "0"),
-    ("sum_even([1, 3]) must be False", "False"),
+    ("sum_even([1, 3]) must be False", "False"), ("It gives 2 for [1, 2, 3, 4], whereas 6 is expected.", "6"),
 ])
 def test_what_a_test_expects(turn, span):
   leak = find_leak(EVEN, turn)
