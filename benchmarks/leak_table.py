@@ -35,8 +35,8 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 
-from sml_jax.tasks.leak_numbers import in_words
 from sml_jax.tasks.leaks import Guarded, find_leak
+from sml_jax.tasks.leaks.numbers import in_words
 
 HERE = Path(__file__).parent / "leaks"
 HALVES = ("dev", "held_out")

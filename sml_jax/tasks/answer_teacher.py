@@ -8,18 +8,18 @@ from fractions import Fraction
 
 from sml_jax.dialogue.record import QUESTION_KINDS, Dialogue, Feedback
 from sml_jax.dialogue.teacher import (
-    TRY_AGAIN,
-    USUAL_WORDS,
-    Reply,
-    choose,
-    hidden_shards,
-    offered_shards,
-    place_of,
-    tell_shard,
+  TRY_AGAIN,
+  USUAL_WORDS,
+  Reply,
+  choose,
+  hidden_shards,
+  offered_shards,
+  place_of,
+  tell_shard,
 )
 from sml_jax.tasks.answers import extract, is_number
+from sml_jax.tasks.answers.numbers import parse_number
 from sml_jax.tasks.lost_in_conversation import choose_shard, utterance
-from sml_jax.tasks.numbers import parse_number
 from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sml_jax.errors import UserError
-from sml_jax.tasks import answers, symbolic
+from sml_jax.tasks import answers
 from sml_jax.tasks import lost_in_conversation as lic
+from sml_jax.tasks.answers import symbolic
 from sml_jax.tasks.code_schemas import STDIN, has_tests
 from sml_jax.tasks.program import Problem, Report, extract_code, grade
 from sml_jax.tasks.sandbox import Sandbox

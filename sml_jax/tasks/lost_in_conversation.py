@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from sml_jax.tasks.answers.numbers import parse_number
 from sml_jax.tasks.jsonl import DataError, bad_row
-from sml_jax.tasks.numbers import parse_number
 from sml_jax.tasks.task import Task
 
 Compat = Literal["fixed", "reference"]

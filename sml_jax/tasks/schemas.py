@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sml_jax.tasks import answers, code_schemas
+from sml_jax.tasks.answers.latex import unboxed
+from sml_jax.tasks.answers.numbers import parse_number
 from sml_jax.tasks.jsonl import bad_row
-from sml_jax.tasks.latex import unboxed
 from sml_jax.tasks.lost_in_conversation import SYSTEM_PROMPTS, read_instruction
-from sml_jax.tasks.numbers import parse_number
 from sml_jax.tasks.splits import normalise
 from sml_jax.tasks.task import Task
 

@@ -21,9 +21,9 @@ from collections.abc import Sequence
 from typing import Literal
 
 from sml_jax.dialogue.record import Kind
-from sml_jax.tasks.latex import boxed
+from sml_jax.tasks.answers.latex import boxed
+from sml_jax.tasks.answers.numbers import extract_number, has_answer_mark
 from sml_jax.tasks.lost_in_conversation import code_answers, without_thinking
-from sml_jax.tasks.numbers import extract_number, has_answer_mark
 
 Domain = Literal["number", "latex", "code"]
 

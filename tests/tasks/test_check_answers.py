@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from sml_jax.tasks import check_answers, symbolic
+from sml_jax.tasks import check_answers
+from sml_jax.tasks.answers import symbolic
 
 ROWS = [
     {"id": 1, "gold": "5", "pred": "The answer is 5.", "kind": "response"},

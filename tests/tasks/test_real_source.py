@@ -273,7 +273,7 @@ def test_what_judging_needs_is_missed_at_once(tmp_path, monkeypatch):
   write(tmp_path, "omni_math/a.jsonl", [{"problem": word(i), "answer": "y=x"} for i in range(9)])
   write(tmp_path, "mbpp/a.jsonl", [{"task_id": 1, "text": "t", "code": "def f(): return 1", "test_list":
                                     ["assert f() == 1"]}])  # fmt: skip
-  monkeypatch.setattr("sml_jax.tasks.symbolic.available", lambda: False)
+  monkeypatch.setattr("sml_jax.tasks.answers.symbolic.available", lambda: False)
   with pytest.raises(UserError, match="formulas are compared by Math-Verify: pip install"):
     source_of(tmp_path, "omni_math")
   monkeypatch.setattr("sml_jax.tasks.sandbox.works", lambda name, memory_mb: "not on this machine")

@@ -6,7 +6,7 @@ import functools
 import re
 from fractions import Fraction
 
-from sml_jax.tasks.numbers import denied, one_number, parse_number
+from sml_jax.tasks.answers.numbers import denied, one_number, parse_number
 
 BOX = re.compile(r"\\boxed\s*\{")
 _BRACES = re.compile(r"\\.|[{}]", re.DOTALL)  # an escaped brace is a character of the formula

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from sml_jax.tasks import exact
-from sml_jax.tasks.exact import Sum, Value
+from sml_jax.tasks.leaks import exact
+from sml_jax.tasks.leaks.exact import Sum, Value
 
 INFIX: dict[str, list[tuple[tuple[str, ...], str]]] = {}
 """First word of an operator in words: (words behind it, operator), the longest first."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Any
 
-from sml_jax.tasks.formula import Node
+from sml_jax.tasks.answers.formula import Node
 
 DIGITS = (100, 1_000, 20_000)
 """Of a number; the next is for formulas with longer fractions in them."""

@@ -219,15 +219,15 @@ class _Worker:
 
   def _need_ready(self) -> None:
     if not self._ready:
-      raise UserError("Math-Verify does not start; python -m sml_jax.tasks.symbolic_worker 5 shows why")
+      raise UserError("Math-Verify does not start; python -m sml_jax.tasks.answers.symbolic_worker 5 shows why")
 
   def _start(self) -> None:
     # A fresh interpreter, never a fork of the JAX process. -P: this folder's numbers.py is not the standard library's.
-    root = str(pathlib.Path(__file__).parents[2])
+    root = str(pathlib.Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     self._buffer, self._ready = b"", False
     self.process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "sml_jax.tasks.symbolic_worker", str(self.cpu_s)], stdin=subprocess.PIPE,
+        [sys.executable, "-P", "-m", "sml_jax.tasks.answers.symbolic_worker", str(self.cpu_s)], stdin=subprocess.PIPE,
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True, cwd="/",
         env=os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"})
 

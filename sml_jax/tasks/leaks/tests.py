@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from sml_jax.tasks.leak_pieces import parse
-from sml_jax.tasks.leak_tokens import plain, tokens
+from sml_jax.tasks.leaks.pieces import parse
+from sml_jax.tasks.leaks.tokens import plain, tokens
 
 _CUE = re.compile(r"\b(?:returns?|returning|outputs?|expect\w*|results?|equals?|give|gives|produces?|yields?|should"
     r"|must|evaluates?|answer|gets?|got|comes?|becomes?|is|are|be|want\w*|looking for|value)\b|==|->|→|=>"

@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import Literal
 
-from sml_jax.tasks import symbolic
-from sml_jax.tasks.formula_equal import NeedsSymbols, defined, exactly, texts_equal
-from sml_jax.tasks.formula_reader import read
-from sml_jax.tasks.formula_tokens import Unreadable
-from sml_jax.tasks.formula_value import Unsure
-from sml_jax.tasks.latex import box_answers, boxed, canonical, spoken, unboxed, undressed
-from sml_jax.tasks.numbers import denied, last_number, one_number, parse_number
+from sml_jax.tasks.answers import symbolic
+from sml_jax.tasks.answers.formula_equal import NeedsSymbols, defined, exactly, texts_equal
+from sml_jax.tasks.answers.formula_reader import read
+from sml_jax.tasks.answers.formula_tokens import Unreadable
+from sml_jax.tasks.answers.formula_value import Unsure
+from sml_jax.tasks.answers.latex import box_answers, boxed, canonical, spoken, unboxed, undressed
+from sml_jax.tasks.answers.numbers import denied, last_number, one_number, parse_number
 
 Verdict = Literal["equal", "differs", "no_answer", "unparsable", "timeout"]
 Kind = Literal["answer", "response"]

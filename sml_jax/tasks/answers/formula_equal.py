@@ -6,9 +6,9 @@ import random
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from sml_jax.tasks.formula import Node, negative, num, product, total, walk
-from sml_jax.tasks.formula_reader import read
-from sml_jax.tasks.formula_value import DIGITS, Inexact, TooLong, Undefined, Unsure, Value, same_values, value
+from sml_jax.tasks.answers.formula import Node, negative, num, product, total, walk
+from sml_jax.tasks.answers.formula_reader import read
+from sml_jax.tasks.answers.formula_value import DIGITS, Inexact, TooLong, Undefined, Unsure, Value, same_values, value
 
 Same = Callable[[Node, Node], bool]
 """Whether two scalars are equal. Raises Unsure."""

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from sml_jax.tasks import exact
-from sml_jax.tasks import leak_operations as operations
-from sml_jax.tasks.exact import Value
-from sml_jax.tasks.leak_tokens import Token, tokens
+from sml_jax.tasks.leaks import exact, operations
+from sml_jax.tasks.leaks.exact import Value
+from sml_jax.tasks.leaks.tokens import Token, tokens
 
 _DEPTH, _CHAIN, _MOST = 16, 40, 60
 

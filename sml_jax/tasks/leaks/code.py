@@ -13,7 +13,7 @@ import itertools
 import re
 from collections.abc import Iterator, Sequence
 
-from sml_jax.tasks import leak_pieces as forms
+from sml_jax.tasks.leaks import pieces as forms
 
 _SHARE = 0.5  # of the reference's telling nodes that a turn must hold
 _PLAIN = 12  # nodes; a program that tells less is compared by its statements too

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from sml_jax.errors import UserError
-from sml_jax.tasks import symbolic
-from sml_jax.tasks.symbolic import SymbolicComparer, too_big
+from sml_jax.tasks.answers import symbolic
+from sml_jax.tasks.answers.symbolic import SymbolicComparer, too_big
 
 needs_math_verify = pytest.mark.skipif(not symbolic.available(), reason="Math-Verify is not installed")
 SAME = ("\\sqrt{12}", "2\\sqrt{3}")

@@ -21,11 +21,11 @@ import sys
 import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 
-from sml_jax.tasks.formula import Node
-from sml_jax.tasks.formula_equal import counting, draw, numerically, texts_equal
-from sml_jax.tasks.formula_reader import read
-from sml_jax.tasks.formula_tokens import UNITS, Unreadable
-from sml_jax.tasks.formula_value import DIGITS, Unsure, same_values, value
+from sml_jax.tasks.answers.formula import Node
+from sml_jax.tasks.answers.formula_equal import counting, draw, numerically, texts_equal
+from sml_jax.tasks.answers.formula_reader import read
+from sml_jax.tasks.answers.formula_tokens import UNITS, Unreadable
+from sml_jax.tasks.answers.formula_value import DIGITS, Unsure, same_values, value
 
 MEMORY_BYTES = 2 << 30
 _LAST_LETTERS = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{1,2}$")

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from sml_jax.tasks.numbers import extract_number, has_answer_mark, last_number, one_number, parse_number
+from sml_jax.tasks.answers.numbers import extract_number, has_answer_mark, last_number, one_number, parse_number
 
 
 @pytest.mark.parametrize("text, number", [

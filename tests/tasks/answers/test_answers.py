@@ -11,12 +11,12 @@ import time
 
 import pytest
 
-from sml_jax.tasks import answers, symbolic
-from sml_jax.tasks.answers import Checked, check, extract, gold_problem, is_number
-from sml_jax.tasks.formula_equal import numerically
-from sml_jax.tasks.formula_reader import read
+from sml_jax.tasks import answers
+from sml_jax.tasks.answers import Checked, check, extract, gold_problem, is_number, symbolic
+from sml_jax.tasks.answers.formula_equal import numerically
+from sml_jax.tasks.answers.formula_reader import read
 
-DATA = pathlib.Path(__file__).parents[2] / "../shared/data"
+DATA = pathlib.Path(__file__).parents[3] / "../shared/data"
 needs_data = pytest.mark.skipif(not DATA.exists(), reason="the data folder ../shared/data is not here")
 needs_math_verify = pytest.mark.skipif(not symbolic.available(), reason="Math-Verify is not installed")
 

@@ -11,15 +11,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sml_jax.tasks.exact import Sum
-from sml_jax.tasks.latex import boxed
-from sml_jax.tasks.leak_code import code_leak, is_code
-from sml_jax.tasks.leak_expressions import evaluate
-from sml_jax.tasks.leak_formulas import formula_leak, word_leak
-from sml_jax.tasks.leak_numbers import number_leak
-from sml_jax.tasks.leak_tests import expected_leak
-from sml_jax.tasks.leak_tokens import plain
-from sml_jax.tasks.numbers import parse_number
+from sml_jax.tasks.answers.latex import boxed
+from sml_jax.tasks.answers.numbers import parse_number
+from sml_jax.tasks.leaks.code import code_leak, is_code
+from sml_jax.tasks.leaks.exact import Sum
+from sml_jax.tasks.leaks.expressions import evaluate
+from sml_jax.tasks.leaks.formulas import formula_leak, word_leak
+from sml_jax.tasks.leaks.numbers import number_leak
+from sml_jax.tasks.leaks.tests import expected_leak
+from sml_jax.tasks.leaks.tokens import plain
 
 _MOST = 20_000  # characters; of a longer turn the first and the last 10,000 are read
 _UNIT = re.compile(r"\\(?:text|mathrm|mbox)\s*\{[^{}]*\}|\^\s*\{?\\circ\}?")

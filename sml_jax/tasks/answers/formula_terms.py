@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from fractions import Fraction
 
-from sml_jax.tasks.formula import Node, negative, num, product, total
-from sml_jax.tasks.formula_tokens import UNITS, Token, Unreadable
+from sml_jax.tasks.answers.formula import Node, negative, num, product, total
+from sml_jax.tasks.answers.formula_tokens import UNITS, Token, Unreadable
 
 MAX_DEPTH = 40
 _FUNCTIONS = "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh ln log exp".split()

@@ -7,12 +7,11 @@ from fractions import Fraction
 
 import pytest
 
-from sml_jax.tasks import exact
-from sml_jax.tasks.leak_expressions import evaluate
-from sml_jax.tasks.leak_numbers import in_words
-from sml_jax.tasks.leak_prose import Prose
-from sml_jax.tasks.leak_tokens import plain, tokens
-from sml_jax.tasks.leaks import Guarded, find_leak
+from sml_jax.tasks.leaks import Guarded, exact, find_leak
+from sml_jax.tasks.leaks.expressions import evaluate
+from sml_jax.tasks.leaks.numbers import in_words
+from sml_jax.tasks.leaks.prose import Prose
+from sml_jax.tasks.leaks.tokens import plain, tokens
 
 CLIPS = Guarded("Ann sells clips to 48 friends in April and has some more. How many clips in all?", "42")
 APPLES = Guarded("Bob has 5 apples and buys 3 more, then eats 3. How many apples does he have?", "5")
@@ -313,13 +312,13 @@ def test_the_ends_of_a_long_turn_are_read():
 
 
 def test_the_check_needs_no_jax():
-  root = pathlib.Path(__file__).parents[2]
+  root = pathlib.Path(__file__).parents[3]
   code = "import sys, sml_jax.tasks.check_leaks; sys.exit(bool({'jax', 'sympy'} & set(sys.modules)))"
   assert subprocess.run([sys.executable, "-c", code], cwd=root).returncode == 0
 
 
 def test_the_table_counts_with_known_intervals():
-  sys.path.insert(0, str(pathlib.Path(__file__).parents[2] / "benchmarks"))
+  sys.path.insert(0, str(pathlib.Path(__file__).parents[3] / "benchmarks"))
   try:
     table = importlib.import_module("leak_table")
   finally:

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from sml_jax.tasks.latex import box_answers, boxed, canonical, spoken, unboxed, undressed, visible
+from sml_jax.tasks.answers.latex import box_answers, boxed, canonical, spoken, unboxed, undressed, visible
 
 
 @pytest.mark.parametrize("text, boxes", [

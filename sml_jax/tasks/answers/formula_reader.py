@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import functools
 
-from sml_jax.tasks.formula import Node
-from sml_jax.tasks.formula_terms import FUNCTION_NAMES, Terms
-from sml_jax.tasks.formula_tokens import RELATIONS, Unreadable, tokenize
+from sml_jax.tasks.answers.formula import Node
+from sml_jax.tasks.answers.formula_terms import FUNCTION_NAMES, Terms
+from sml_jax.tasks.answers.formula_tokens import RELATIONS, Unreadable, tokenize
 
 MAX_CHARACTERS = 2_000
 _SEPARATORS = ((",", ","), (";", ";"), ("word", "and"), ("word", "or"))

@@ -9,13 +9,13 @@ import re
 from collections.abc import Sequence
 from fractions import Fraction
 
-from sml_jax.tasks import exact
-from sml_jax.tasks.latex import canonical
-from sml_jax.tasks.leak_context import Context
-from sml_jax.tasks.leak_expressions import evaluate
-from sml_jax.tasks.leak_numbers import Span, decodings
-from sml_jax.tasks.leak_tests import EMPTY
-from sml_jax.tasks.leak_tokens import plain
+from sml_jax.tasks.answers.latex import canonical
+from sml_jax.tasks.leaks import exact
+from sml_jax.tasks.leaks.context import Context
+from sml_jax.tasks.leaks.expressions import evaluate
+from sml_jax.tasks.leaks.numbers import Span, decodings
+from sml_jax.tasks.leaks.tests import EMPTY
+from sml_jax.tasks.leaks.tokens import plain
 
 _MATH = re.compile(r"\$\$?(.+?)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|`([^`\n]+)`|\*\*([^*\n]+)\*\*"
     r"|\\begin\{[^}]*\}(.+?)\\end", re.DOTALL)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-from sml_jax.tasks import exact
-from sml_jax.tasks.exact import Value
-from sml_jax.tasks.leak_expressions import Part, Reader, Reading, applied
-from sml_jax.tasks.leak_operations import IT, NOUNS, THEM, TIMES, VERBS, fold
-from sml_jax.tasks.leak_tokens import Token
+from sml_jax.tasks.leaks import exact
+from sml_jax.tasks.leaks.exact import Value
+from sml_jax.tasks.leaks.expressions import Part, Reader, Reading, applied
+from sml_jax.tasks.leaks.operations import IT, NOUNS, THEM, TIMES, VERBS, fold
+from sml_jax.tasks.leaks.tokens import Token
 
 _REACH = 28  # tokens back to the number that "then add 2" or "add them" speaks of
 

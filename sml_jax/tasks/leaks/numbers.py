@@ -14,12 +14,12 @@ from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
-from sml_jax.tasks import exact
-from sml_jax.tasks.exact import Value
-from sml_jax.tasks.leak_context import Context, singular, units_of
-from sml_jax.tasks.leak_operations import OPERATIONS, SYMBOLS
-from sml_jax.tasks.leak_prose import Prose
-from sml_jax.tasks.leak_tokens import TENS, UNITS, Token, plain, tokens
+from sml_jax.tasks.leaks import exact
+from sml_jax.tasks.leaks.context import Context, singular, units_of
+from sml_jax.tasks.leaks.exact import Value
+from sml_jax.tasks.leaks.operations import OPERATIONS, SYMBOLS
+from sml_jax.tasks.leaks.prose import Prose
+from sml_jax.tasks.leaks.tokens import TENS, UNITS, Token, plain, tokens
 
 Span = tuple[str, int, int]  # kind, start, end
 _MOST = 300  # places of a turn that are looked at closely
