@@ -32,7 +32,7 @@ lint: $(VENV)/installed_dev  ## ruff
 	$(BIN)/ruff check
 
 unit: $(VENV)/installed_dev  ## the tests of the parts
-	$(BIN)/python -m pytest -m "not integration"
+	$(BIN)/python -m pytest -m "not integration" -n 2 --dist loadfile
 
 integration: $(VENV)/installed_dev  ## the tests that run the program as a user would
 	$(BIN)/python -m pytest -m integration

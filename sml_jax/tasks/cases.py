@@ -121,7 +121,8 @@ class _Calls(ast.NodeTransformer):
       try:
         args = [ast.literal_eval(arg) for arg in node.args]
         kwargs = {key.arg: ast.literal_eval(key.value) for key in node.keywords}
-        encode([args, kwargs], no_handle)
+        for arg in (*args, *kwargs.values()):
+          encode(arg, no_handle)
       except (ValueError, TypeError):
         return node
       if None not in kwargs:
@@ -223,7 +224,8 @@ def _plan_of(prompt: str, entry: str, setup: str, asserts: tuple[str, ...], io_t
     if not isinstance(row, dict) or not isinstance(row.get("args"), list) or row.keys() != {"args", "expected"}:
       raise UserError(f"io_tests {number}: expected {{\"args\": [...], \"expected\": ...}}, got {shown(row)[:80]}")
     try:
-      encode([row["args"], row["expected"]], no_handle)
+      for value in (*row["args"], row["expected"]):
+        encode(value, no_handle)
     except ValueError as e:
       raise UserError(f"io_tests {number}: {e}") from None
     tests.append(Case([(row["args"], {})], None, shown(row["expected"]), row["expected"]))

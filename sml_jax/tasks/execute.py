@@ -6,14 +6,13 @@ import argparse
 import dataclasses
 import json
 import keyword
-import os
 import pathlib
 import signal
 import sys
-import tempfile
 from typing import Any
 
 from sml_jax.errors import UserError
+from sml_jax.tasks import commands
 from sml_jax.tasks.program import Problem, Report, extract_code, grade
 from sml_jax.tasks.sandbox import BACKENDS, Sandbox
 
@@ -61,38 +60,23 @@ def main(argv: list[str] | None = None) -> int:
   parser.add_argument("--cpu_s", type=float, default=10.0, help="CPU seconds of a program (default: 10)")
   parser.add_argument("--memory_mb", type=int, default=1024, help="memory of a program in MiB (default: 1024)")
   flags = parser.parse_args(argv)
-  try:
-    problem = read_problem(flags.problem)
-    rows = read_submissions(flags.submissions)
+
+  def work() -> None:
+    problem, rows = read_problem(flags.problem), read_submissions(flags.submissions)
     for name in ("workers", "cpu_s", "memory_mb"):
       if getattr(flags, name) is not None and not 0 < getattr(flags, name) <= MOST:
         raise UserError(f"--{name}: expected a number above 0 and up to {MOST:,}, got {getattr(flags, name)}")
-    check_out(flags.out)
+    commands.check_out(flags.out)
     with Sandbox(flags.backend, flags.workers, flags.cpu_s, memory_mb=flags.memory_mb) as sandbox:
       reports = grade(sandbox, [(problem, extract_code(row["code"], problem.entry_point)) for row in rows])
-    write(flags.out, [line(row["id"], report) for row, report in zip(rows, reports, strict=True)])
-  except (UserError, OSError) as e:
-    print(f"error: {e}", file=sys.stderr)
-    return 1
-  except KeyboardInterrupt:
-    print("error: interrupted; nothing is written", file=sys.stderr)
-    return 130
-  return 0
+    lines = [line(row["id"], report) for row, report in zip(rows, reports, strict=True)]
+    commands.write_whole(flags.out, "".join(lines))
+
+  return commands.run(work)
 
 
 def interrupt(number: int, frame: Any) -> None:
   raise KeyboardInterrupt
-
-
-def check_out(path: pathlib.Path) -> None:
-  """Raises UserError if write() could not write it, or would put a file in the place of a device or a pipe."""
-  folder = path.absolute().parent
-  if not folder.is_dir():
-    raise UserError(f"{path}: its folder does not exist")
-  if path.exists() and not path.is_file():
-    raise UserError(f"{path}: expected a file, or nothing yet")
-  if not os.access(folder, os.W_OK | os.X_OK):
-    raise UserError(f"{path}: its folder cannot be written to")
 
 
 def read_problem(path: pathlib.Path) -> Problem:
@@ -136,19 +120,6 @@ def line(name: Any, report: Report) -> str:
   """A row of the output."""
   out = {"id": name, "passed": report.verdict == "passed", **dataclasses.asdict(report)}
   return json.dumps(out) + "\n"
-
-
-def write(path: pathlib.Path, lines: list[str]) -> None:
-  """The whole file or nothing."""
-  with tempfile.NamedTemporaryFile("w", dir=path.absolute().parent, prefix=f".{path.name}.", delete=False) as file:
-    try:
-      file.writelines(lines)
-      file.flush()
-      os.chmod(file.name, 0o644)
-      os.replace(file.name, path)
-    except BaseException:
-      os.unlink(file.name)
-      raise
 
 
 def _text(path: pathlib.Path) -> str:

@@ -7,7 +7,6 @@ that a forged line can do is to stand for the value of the call that the parent 
 
 from __future__ import annotations
 
-import _thread
 import builtins
 import json
 import marshal
@@ -20,7 +19,6 @@ from sml_jax.tasks.sandbox_values import decode, encode
 
 MAX_MESSAGE = {"submission": 4 << 20, "judge": 64 << 20}  # bytes
 RECURSION = 10_000
-THREAD_STACK = 8 << 20  # bytes; the main thread's limit, which is the default, would let a program have few threads
 FIRST = 16  # items of an iterator that are sent with it: it may have no end
 
 
@@ -69,7 +67,6 @@ def main(spec: dict) -> None:
   channel.send({"ready": True})
   sys.setrecursionlimit(RECURSION)
   sys.set_int_max_str_digits(0)  # it is the limit on CPU time that decides
-  _thread.stack_size(THREAD_STACK)
   for name in ("exit", "quit"):  # programs may rely on what the site module would have added
     setattr(builtins, name, sys.exit)
   if spec["role"] == "judge":

@@ -1,5 +1,7 @@
 import json
 import os
+import pathlib
+import signal
 import subprocess
 import sys
 
@@ -13,7 +15,8 @@ PROBLEM = {"prompt": "Write add(a, b).", "entry_point": "add",
     "tests": ["assert add(2, 3) == 5", "assert add(0, 0) == 0"],
            "io_tests": [{"args": [0.1, 0.2], "expected": 0.3}]}
 CODES = {
-    "a": "def add(a, b): return a + b", "b": "So:\n```python\ndef add(a, b):\n  return a + b\n```",
+    "a": "def add(a, b): return a + b", "b": "So:\n```python\ndef add(a, b):\n  return a + b\n```\n"
+    "```\ndef main(): print(add(1, 2))\n```",
     "c": "def add(a, b): return a - b",
     "d": "I cannot.", "e": "def add(a, b): return [a][b]",
 }
@@ -53,6 +56,7 @@ def test_no_rows_are_no_error(tmp_path):
     ({**PROBLEM, "tests": ["assert add("]}, None, "problem.json: assert 1: expected Python"),
     ({**PROBLEM, "io_tests": [{"args": 1}]}, None, 'problem.json: io_tests 1: expected {"args"'),
     ({**PROBLEM, "entry_point": "a b"}, None, "problem.json: entry_point: expected the name of a function, got 'a b'"),
+    ({**PROBLEM, "entry_point": "def"}, None, "problem.json: entry_point: expected the name of a function, got 'def'"),
     ({"prompt": ""}, None, "problem.json: entry_point: expected the name of a function, got None"),
     ({"entry_point": "add"}, None, "problem.json: the problem of 'add' has no tests"),
     (PROBLEM, ['{"id": 1, "code": ""}', "x"], "in.jsonl:2: expected JSON"),
@@ -68,10 +72,16 @@ def test_bad_input_is_one_line(tmp_path, capsys, problem, lines, message):
 
 
 def test_bad_flags_and_files(tmp_path, capsys):
-  assert run(tmp_path, PROBLEM, None, "--workers=0") == 1
-  assert capsys.readouterr().err == "error: --workers: expected a number above 0, got 0\n"
+  for flag, value in (("workers", "0"), ("cpu_s", "nan"), ("memory_mb", "9999999")):
+    assert run(tmp_path, PROBLEM, None, f"--{flag}={value}") == 1
+    assert capsys.readouterr().err == f"error: --{flag}: expected a number above 0 and up to 1,000,000, got {value}\n"
+  assert run(tmp_path, PROBLEM, None, "--backend=docker") == 1
+  assert capsys.readouterr().err.startswith("error: unknown backend 'docker': expected one of auto, bubblewrap, ")
+  os.mkfifo(tmp_path / "pipe")
+  assert run(tmp_path, PROBLEM, None, f"--out={tmp_path}/pipe") == 1
+  assert capsys.readouterr().err == f"error: --out={tmp_path}/pipe: expected a file, or nothing yet\n"
   assert run(tmp_path, PROBLEM, None, f"--out={tmp_path}/none/out.jsonl") == 1
-  assert capsys.readouterr().err == f"error: {tmp_path}/none/out.jsonl: its folder does not exist\n"
+  assert capsys.readouterr().err == f"error: --out={tmp_path}/none/out.jsonl: its folder does not exist\n"
   assert run(tmp_path, PROBLEM, None, "--problem=/nonexistent.json") == 1
   assert capsys.readouterr().err == "error: /nonexistent.json: No such file or directory\n"
 
@@ -84,9 +94,37 @@ def test_help_shows_an_example_and_the_command_loads_no_jax(tmp_path):
   assert not loaded & {"jax", "numpy", "flax"}
 
 
-def test_the_output_is_whole_or_not_there(tmp_path):
-  path = tmp_path / "out.jsonl"
-  path.write_text("old")
-  with pytest.raises(TypeError):
-    execute.write(path, ["new\n", None])
-  assert path.read_text() == "old" and os.listdir(tmp_path) == ["out.jsonl"]
+@pytest.mark.skipif(bool(works("rlimits")), reason=f"rlimits: {works('rlimits')}")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_at_once_and_leaves_nothing(tmp_path, number):
+  os.mkfifo(tmp_path / "began")  # the program has begun when it is opened
+  for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    folder.chmod(0o755)
+  code = f"open({str(tmp_path / 'began')!r})\nimport time\ntime.sleep(1000)\ndef add(): 1"
+  (tmp_path / "problem.json").write_text(json.dumps(PROBLEM))
+  (tmp_path / "in.jsonl").write_text(json.dumps({"id": 1, "code": code}))
+  process = subprocess.Popen(
+      [sys.executable, "-m", "sml_jax.tasks.execute", f"--problem={tmp_path}/problem.json", "--backend=rlimits",
+       f"--submissions={tmp_path}/in.jsonl", f"--out={tmp_path}/out.jsonl"], stderr=subprocess.PIPE, text=True)
+  with open(tmp_path / "began", "w"):
+    tasks = pathlib.Path(f"/proc/{process.pid}/task")
+    children = [child for task in os.listdir(tasks) for child in (tasks / task / "children").read_text().split()]
+    process.send_signal(number)
+    error = process.communicate(timeout=20)[1]
+  assert (process.returncode, error) == (130, "error: interrupted; nothing is written\n")
+  assert len(children) == 1 and not os.path.exists(f"/proc/{children[0]}")
+  assert sorted(os.listdir(tmp_path)) == ["began", "in.jsonl", "problem.json"]
+
+
+@pytest.mark.skipif(BACKEND is None, reason="no backend works here")
+def test_ints_of_ten_thousand_digits_and_a_byte_order_mark(tmp_path):
+  long = "9" * 10_000
+  (tmp_path / "problem.json").write_text(
+      '\ufeff{"entry_point": "f", "tests": ["assert f(1) == LONG"], "io_tests": [{"args": [LONG], "expected": LONG}]}'
+      .replace("LONG", long))
+  (tmp_path / "in.jsonl").write_text(json.dumps({"id": 1, "code": f"def f(x): return {long}"}))
+  out = subprocess.run([sys.executable, "-m", "sml_jax.tasks.execute", f"--problem={tmp_path}/problem.json",
+                        f"--backend={BACKEND}", f"--submissions={tmp_path}/in.jsonl", f"--out={tmp_path}/out.jsonl"],
+                       capture_output=True, text=True)
+  assert (out.returncode, out.stderr) == (0, "")
+  assert json.loads((tmp_path / "out.jsonl").read_text())["passed_tests"] == 2

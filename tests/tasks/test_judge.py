@@ -52,7 +52,7 @@ def judge() -> Judge:
 
 
 def test_hidden_tests_decide(judge):
-  texts = [RIGHT, HALF, WRONG, LOOP, RAISES, "no code here", "```python\nadd = 3\n```"]
+  texts = [RIGHT, HALF, WRONG, LOOP, RAISES, "no code here", "```python\nx = 3\n```"]
   verdicts = judge.verdicts([MBPP] * len(texts), texts)
   assert verdicts == ["solved", "wrong", "wrong", "wrong", "wrong", "no_attempt", "no_attempt"]
   reasons = [judge.reason(MBPP, t) for t in texts]

@@ -71,6 +71,18 @@ def test_all_other_tests_are_left_to_a_process(text):
   assert Problem("", "f", asserts=(text,)).plan().tests == [text]
 
 
+@pytest.mark.parametrize("text", ["assert f(...) == 1", "x = []\nfor _ in range(160): x = [x]\nassert f(x) == 1"])
+def test_what_cannot_be_sent_to_a_program_is_nobodys_fault(sandbox, text):
+  report = one(sandbox, "def f(x): return 1", text)
+  assert report.verdict == "failed" and "the test passes" in report.first_failure.error
+
+
+def test_long_ints_are_not_written():
+  case, = Problem("", "f", asserts=("assert f(0x1" + "0" * 5000 + ") == 0x2" + "0" * 5000,)).plan().tests
+  assert case.holds([2 << 20_000]) and not case.holds([0])
+  assert (case.shown_input, case.expected) == ("<int: ValueError>", "a long number")
+
+
 def test_a_name_that_the_test_defines_has_no_other_meaning():
   plan = Problem("", "f", setup="def sorted(x): return 1", asserts=("assert sorted(f(1)) == 1",
       "assert f(1) == 1")).plan()
@@ -91,6 +103,9 @@ def test_a_humaneval_check_of_asserts_becomes_cases():
 @pytest.mark.parametrize("value, expected, same", [
     ((1, 2), [1, 2], True), ([1, 2], [2, 1], False), (True, 1, False), (1, True, False), (True, True, True),
     (1, 1.0, True),
+    (1000000007.0, 1000000007, True), (1000000006.5, 1000000007, False), (2.0 ** 60, 2 ** 60, True),
+    (2.0 ** 60, 2 ** 60 + 1, False), (math.inf, 10 ** 400, False), (1000000006, 1000000007.0, True),
+    ({1: 2, "1": 2}, {"1": 2}, False), ({1.0: 2}, {"1": 2}, False), (-0.0, 0, True), (None, False, False),
     (1.0000001, 1, True), (1.00001, 1, False), (1e-7, 0.0, True), (10 ** 400, 1.0, False), (3, 4, False),
     (10 ** 12, 10 ** 12 + 1, False), ("a", "a", True), ("1", 1, False), (None, None, True), (0, None, False),
     ({1: (2,)}, {"1": [2]}, True), ({True: 1}, {"True": 1}, False), ({"a": 1.0}, {"a": 1}, True), ({}, [], False),
@@ -116,8 +131,10 @@ def test_values_come_back_as_they_were():
     assert found == value and type(found) is type(value) and (type(value) is int or repr(found) == repr(value))
   assert math.isnan(decode(encode(math.nan, no_handle), no_handle))
   for value, plain in ((map(str, [1]), ["1"]), ({1: 2}.items(), [(1, 2)]), (iter([1, 2]), [1, 2])):
-    found = decode(encode(value, no_handle), no_handle)
-    assert isinstance(found, Iterated) and found != plain and list(found) == plain
+    found = decode(json.loads(json.dumps(encode(value, no_handle))), no_handle)
+    assert isinstance(found, Iterated) and found != plain and len(found) == len(plain) and list(found) == plain
+  powers = {2 ** i: i for i in range(3000)}  # 61 hashes, and no attack
+  assert decode(encode(powers, no_handle), no_handle) == powers
   import enum
   Point = collections.namedtuple("Point", "x")
   Colour = enum.IntEnum("Colour", "RED")
@@ -137,6 +154,7 @@ def test_values_come_back_as_they_were():
     {"x": 1}, {"b": "0"}, {"c": ["a", 1]}, {"c": [1]}, {"F": ["1", "0"]}, {"M": "1e999999"}, {"M": "x"},
     {"T": ["now", ""]},
     {"T": ["date", "x"]}, {"r": [0, 10 ** 9, 1]}, {"r": [1]}, {"r": [0, 1, 0]}, {"F": ["1" * 3000, "1"]}, {"it": {}},
+    {"it": []}, {"it": [1]},
     {"D": 0},
     {"d": [[{"i": hex(i * (2 ** 61 - 1))}, 0] for i in range(5000)]},
     {"s": [{"i": hex(i * (2 ** 61 - 1))} for i in range(5000)]},
@@ -165,23 +183,41 @@ def test_extracts_the_program_of_a_reply(text, code):
   assert extract_code(text) == code
 
 
+FIRST, SECOND = "def add(a, b):\n  return a + b", "def test_add():\n  assert add(1, 2) == 3\ntest_add()"
+DOCUMENTED = 'def add(a, b):\n  """Adds.\n\n  ```\n  add(1, 2)\n  ```\n  """\n  return a + b'
+
+
+@pytest.mark.parametrize("text, code", [
+    (f"```python\n{FIRST}\n```\nA test:\n```python\n{SECOND}\n```", FIRST), (f"```\n{SECOND}\n```", SECOND),
+    (f"```python\n{DOCUMENTED}\n```\nIt adds.", DOCUMENTED), (f"\ufeff{FIRST}", FIRST),
+    ("```\nadd = lambda a, b: a + b\n```", "add = lambda a, b: a + b"), ("add: object = sum", "add: object = sum"),
+    ("add == sum", None), ("added = 5", None), ("```\nclass add:\n  pass\n```", "class add:\n  pass"),
+    (f"```\n{FIRST}\n  ```\nNo:\n```\n{FIRST} + 0\n```", f"{FIRST} + 0"), (f"\x0c{FIRST}", f"\x0c{FIRST}"),
+    ("```\ndef add(a, b):\n  return '''\n \n'''\n```", "def add(a, b):\n  return '''\n \n'''"),
+])
+def test_extracts_the_program_with_the_entry_point(text, code):
+  assert extract_code(text, "add") == code
+
+
 @pytest.mark.parametrize("text", ["~" * 500_000, "`" * 500_000, "```\n" * 100_000, " " * 500_000, "def " * 100_000,
-                                  "from " + " " * 500_000, "def" + " " * 500_000 + "\n```"])
+                                  "from " + " " * 500_000, "def" + " " * 500_000 + "\n```", "f" + " " * 500_000,
+                                  "f:" + " " * 500_000])
 def test_extraction_takes_no_longer_than_the_text(text):
   start = time.monotonic()
-  extract_code(text)
+  extract_code(text, "f")
   program_module._resolve(["a", "b"], text)
   assert time.monotonic() - start < 5
 
 
-def test_verdicts(sandbox):
+def test_verdicts():
   problem = Problem("", "f", asserts=("assert f(1) == 2", "assert f(2) == 3", "assert f(-1) == 0"))
   codes = ["def f(x): return x + 1", "def f(x): return 2", "def f(x): return 1 / (x - 2)",
       "import os\ndef f(x): os._exit(0)",
            "def f(x): return x +", "just prose", None, " \n", "g = 1",
            "def f(x):\n  if x == 2:\n    while True: pass\n  return x + 1",
            "raise ValueError('at import')\ndef f(x): return x + 1"]
-  reports = grade(sandbox, [(problem, code) for code in codes])
+  with Sandbox(BACKEND, cpu_s=1, wall_s=30.0) as sandbox:
+    reports = grade(sandbox, [(problem, code) for code in codes])
   found = [(r.verdict, r.passed_tests, r.first_failure) for r in reports]
   assert found == [
       ("passed", 3, None),
@@ -236,6 +272,83 @@ def f(node): return node.v + (f(node.next) if node.next else 0)
              "assert Counter('aa') == {'a': f(root) - 5}", setup=setup).verdict == "passed"
   report = one(sandbox, "def f(root): return 7", "assert f(root) == 7", setup=setup)
   assert report.verdict == "error" and "Node" in report.first_failure.error
+
+
+OBJECTS = """
+class Node:
+  def __init__(self, v): self.v, self.next = v, None
+class Chain:
+  def __init__(self): self.head = None
+  def push(self, v):
+    node = Node(v)
+    node.next, self.head = self.head, node
+  def __iter__(self):
+    node = self.head
+    while node: yield node.v; node = node.next
+  def __bool__(self): return self.head is not None
+class Stack(list):
+  push = list.append
+class TooMuch(ValueError): pass
+class Numbers:
+  def __init__(self, n): self.n = n
+  def __iter__(self):
+    self.at = -1
+    return self
+  def __next__(self):
+    self.at += 1
+    if self.at == self.n: raise StopIteration
+    return self.at
+def squares(x):
+  while True: yield x; x *= x
+def chain(*values):
+  out = Chain()
+  for v in reversed(values): out.push(v)
+  return out
+def up_to(n): return Numbers(n)
+def queue(n): return iter(range(n))
+def refuse(x): raise {"a": TooMuch, "b": KeyError}[x]("x")
+"""
+
+
+def test_objects_of_the_program_that_are_taken_apart(sandbox):
+  """Chains, a class that is a list, iterators that are long, endless, or begin again; and errors of its own kind."""
+  report = one(sandbox, OBJECTS, "s = Stack()\ns.push(3)\nassert s[0] == 3 and s.pop() == 3 and len(s) == 0",
+               "c = Chain()\nassert not c\nc.push(2)\nc.push(1)\nassert c and list(c) == sorted(c) == [1, 2]",
+               "node, n = chain(1, 2).head, 0\nwhile node:\n  n, node = n + node.v, node.next\nassert n == 3",
+               entry="chain")
+  assert report.verdict == "passed", report
+  report = one(sandbox, OBJECTS, "g = squares(2)\nassert [next(g) for _ in range(5)] == [2, 4, 16, 256, 65536]",
+               "x = queue(20000)\nassert sum(x) == 199990000", "assert list(queue(17)) == list(range(17))",
+               "assert sum(up_to(30)) == 435",
+               "x = chain(1, 2)\nassert sorted(x) == [1, 2] and list(x) == [1, 2]",
+               "try: refuse('a')\nexcept ValueError as e: assert str(e) == 'x'\nelse: assert False",
+               "try: refuse('b')\nexcept KeyError as e: assert e.args == ('x',)\nelse: assert False", entry="queue")
+  assert report.verdict == "passed", report
+  report = one(sandbox, OBJECTS, "assert list(chain(1, 2)) == [1, 2]", "assert not chain()", "assert chain(1)",
+               entry="chain")
+  assert report.verdict == "passed", report
+  assert one(sandbox, OBJECTS, "assert len(list(up_to(200))) == 200", entry="up_to").verdict == "passed"
+  own = "class ValueError(Exception): pass\ndef f(x): raise ValueError"
+  assert one(sandbox, own, "try: f(1)\nexcept ValueError: pass").verdict == "error"
+  report = one(sandbox, "def f(x):\n  while True: yield x", "assert list(f(1)) == [1]")
+  assert (report.verdict, report.first_failure.error) == ("wrong", "ValueError: an iterator of more than 100,000 items")
+  leaves = "import os\nclass A:\n  def __iter__(self): os._exit(0)\ndef f(x): return A()"
+  report = one(sandbox, leaves, "assert list(f(1)) == [1]", "assert f(2)")
+  assert (report.verdict, report.first_failure.error, report.passed_tests) == ("error", "it left", 0)
+
+
+def test_a_test_that_imports_nothing_has_the_counter_of_python(sandbox):
+  text = "x = f('ab')\nassert Counter(x) == Counter('ab') and sorted(deque(x)) == ['a', 'b']"
+  cheat = "class Counter:\n  one = object()\n  def __new__(cls, x): return cls.one\ndef f(x): return ['b']"
+  assert one(sandbox, "def f(x): return list(x)", text).verdict == "passed"
+  assert one(sandbox, cheat, text).verdict == "wrong"
+
+
+def test_long_arguments_and_values(sandbox):
+  text = "x = 'a' * (5 << 20)\nassert f(x) == 5 << 20"
+  assert one(sandbox, "def f(x): return len(x)", text).verdict == "passed"
+  report = one(sandbox, "def f(x): return x", text)
+  assert (report.verdict, report.first_failure.error) == ("error", "ValueError: a value of more than 4 MB")
 
 
 HUMANEVAL = '''from typing import List
@@ -294,6 +407,17 @@ def test_long_texts_are_cut(sandbox):
     (Problem("", "f", setup="def", asserts=("assert f(1)",)), "setup: expected Python"),
     (Problem("", "f", io_tests=({"args": 1, "expected": 2},)), r'io_tests 1: expected {"args": \[...\], "expected"'),
     (Problem("", "f", test="def check(c) pass"), "test: expected Python"),
+    (Problem("", "f", asserts=("assert f(1)", "# f(1)")), "assert 2: nothing in it can fail: '# f"),
+    (Problem("", "f", asserts=("def test():\n  assert f(1) == 2",)), "assert 1: nothing in it can fail"),
+    (Problem("", "f", asserts=("assert (f(1) == 2, 'm')",)), "assert 1: nothing in it can fail"),
+    (Problem("", "f", asserts=("f(1) == 2",)), "assert 1: nothing in it can fail"),
+    (Problem("", "f", test="def check(c):\n  '''c(1)'''\n  assert True"), "test: nothing in it can fail"),
+    (Problem("", "f", test="def chek(c):\n  assert c(1)"), "test: nothing in it can fail"),
+    (Problem("", "f", setup="import math", asserts=("x = math.pi\nassert x > 3",)), "no test calls 'f'"),
+    (Problem("", "f", asserts=("assert f(" + "-" * 5000 + "1)",)), "the problem of 'f' has tests that are nested too"),
+    (Problem("", "f", io_tests=({"args": [json.loads("[" * 200 + "]" * 200)], "expected": 1},)),
+        "io_tests 1: a value nested deeper than 150"),
+    (Problem("", "f", io_tests=({"args": [1], "kwargs": {}, "expected": 2},)), "io_tests 1: expected"),
 ])
 def test_tests_that_are_none_are_refused(sandbox, problem, message):
   with pytest.raises(UserError, match=message) as error:

@@ -49,17 +49,18 @@ class Point:
 def down(n): return 0 if n == 0 else 1 + down(n - 1)
 async def later(): return 5
 def f(x):
-  with concurrent.futures.ThreadPoolExecutor(8) as pool:
-    squares = list(pool.map(lambda n: n * n, range(4)))
+  with concurrent.futures.ThreadPoolExecutor(32) as pool:
+    together = threading.Barrier(32)
+    squares = list(pool.map(lambda n: (n * n, together.wait())[0], range(32)))[:4]
   print('x' * 100000)
   sys.stderr.write('x' * 100000)
   data = sqlite3.connect(':memory:').execute('select 1 + 1').fetchone()[0]
   return [squares, Point(3).x, down(3000), asyncio.run(later()), data, hashlib.md5(b'a').hexdigest()[:4],
-          len(str(2 ** 9000))]
+          len(str(2 ** 90000))]
 if __name__ == "__main__":
   print(f(input()))
 """
-  assert call(backend, code, 1) == {"value": [[0, 1, 4, 9], 3, 3000, 5, 2, "0cc1", 2710]}
+  assert call(backend, code, 1) == {"value": [[0, 1, 4, 9], 3, 3000, 5, 2, "0cc1", 27093]}
 
 
 @pytest.mark.parametrize("backend", BACKEND)
@@ -81,11 +82,9 @@ def f(n): return 0 if n == 0 else max(f(n - 1), n)
 
 @pytest.mark.parametrize("backend", BACKEND)
 def test_ends_by_cpu_and_by_clock_and_by_memory(backend):
-  for code in ("def f():\n  while True: pass", "while True: pass",
-               "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\ndef f():\n  while True: pass"):
-    with pytest.raises(Ended) as ended:
-      call(backend, code, cpu_s=1)
-    assert (ended.value.kind, ended.value.wall, str(ended.value)) == ("timeout", False, "out of CPU time")
+  with pytest.raises(Ended) as ended:
+    call(backend, "import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", cpu_s=1)
+  assert (ended.value.kind, ended.value.wall, str(ended.value)) == ("timeout", False, "out of CPU time")
   start = time.monotonic()
   with pytest.raises(Ended) as ended:
     call(backend, "import time\ndef f(): time.sleep(1000)", wall_s=0.5)
@@ -167,6 +166,83 @@ def f():
   return sorted(name for name, (value, code) in out.items() if value != -1 or code != 1)
 """
   assert call(backend, code) == {"value": []}
+
+
+@pytest.mark.parametrize("backend", BACKEND)
+def test_reaches_no_other_process(backend):
+  """Signals by way of a descriptor's owner, priorities, and sockets for datagrams, which need no connection."""
+  code = """
+import asyncio, ctypes, fcntl, os, socket
+def f(parent):
+  out = []
+  r, w = os.pipe()
+  a, b = socket.socketpair()
+  affinity = os.sched_getaffinity(0)
+  for name, call in (
+      ('owner', lambda: fcntl.fcntl(r, fcntl.F_SETOWN, parent)), ('signal', lambda: fcntl.fcntl(r, 10, 9)),
+      ('owner_ex', lambda: fcntl.fcntl(r, 15, bytes(8))), ('ioctl', lambda: fcntl.ioctl(a, 0x8901, bytes(4))),
+      ('ioctl too', lambda: fcntl.ioctl(a, 0x8902, bytes(4))), ('bind', lambda: b.bind('\\0x')),
+      ('connect', lambda: b.connect('\\0x')), ('datagrams', lambda: socket.socketpair(type=socket.SOCK_DGRAM)),
+      ('priority', lambda: os.setpriority(os.PRIO_PROCESS, parent, 19)),
+      ('user', lambda: os.setpriority(os.PRIO_USER, 0, 19)),
+      ('cores', lambda: os.sched_setaffinity(parent, affinity)),
+      ('scheduler', lambda: os.sched_setscheduler(parent, os.SCHED_OTHER, os.sched_param(0)))):
+    try: out.append((name, call()))
+    except PermissionError: pass
+  fcntl.fcntl(r, fcntl.F_SETFD, fcntl.FD_CLOEXEC)
+  a.send(b'x')
+  return out, b.recv(1), asyncio.run(asyncio.sleep(0, 5))
+"""
+  assert call(backend, code, os.getpid()) == {"value": {"t": [[], {"b": "78"}, 5]}}
+
+
+@pytest.mark.skipif(bool(works("rlimits")), reason=f"rlimits: {works('rlimits')}")
+def test_without_walls_a_program_changes_no_file(tmp_path):
+  path = tmp_path / "file"
+  path.write_text("kept")
+  path.chmod(0o666)
+  for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+    folder.chmod(0o777)
+  before = path.stat()
+  code = """
+import os
+def f(folder):
+  path, new, out = folder + '/file', folder + '/new', []
+  for name, call in (
+      ('w', lambda: open(path, 'w')), ('a', lambda: open(path, 'a')), ('r+', lambda: open(path, 'r+')),
+      ('new', lambda: open(new, 'w')), ('shm', lambda: open('/dev/shm/sml_new', 'x')),
+      ('truncating', lambda: os.open(path, os.O_RDONLY | os.O_TRUNC)),
+      ('unnamed', lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR)),
+      ('truncate', lambda: os.truncate(path, 0)), ('unlink', lambda: os.unlink(path)),
+      ('rename', lambda: os.rename(path, new)), ('link', lambda: os.link(path, new)),
+      ('symlink', lambda: os.symlink(path, new)), ('mkdir', lambda: os.mkdir(new)), ('rmdir', lambda: os.rmdir(folder)),
+      ('mkfifo', lambda: os.mkfifo(new)), ('chmod', lambda: os.chmod(path, 0)), ('utime', lambda: os.utime(path)),
+      ('chown', lambda: os.chown(path, os.getuid(), -1)), ('xattr', lambda: os.setxattr(path, 'user.x', b'1'))):
+    try: out.append((name, call()))
+    except PermissionError: pass
+  return [out, open(path).read()]
+"""
+  assert call("rlimits", code, str(tmp_path)) == {"value": [[], "kept"]}
+  after = path.stat()
+  assert (after.st_mode, after.st_mtime_ns, os.listdir(tmp_path)) == (before.st_mode, before.st_mtime_ns, ["file"])
+
+
+@pytest.mark.skipif(bool(works("rlimits")), reason=f"rlimits: {works('rlimits')}")
+def test_an_exception_ends_what_still_runs():
+  pids, began = [], time.monotonic()
+
+  def sleep(_):
+    with sandbox.open() as process:
+      process.ask({"op": "load", "prelude": "", "code": "import time\ndef f(): time.sleep(1000)"})
+      pids.append(process._pid)
+      process.ask({"op": "call", "target": "f", "args": [], "kwargs": {}})
+  with pytest.raises(KeyboardInterrupt), Sandbox("rlimits", workers=1) as sandbox:
+    futures = [sandbox._pool.submit(sleep, i) for i in range(3)]
+    while not pids and time.monotonic() - began < 30:
+      time.sleep(0.01)
+    raise KeyboardInterrupt
+  assert len(pids) == 1 and not running(pids[0]) and time.monotonic() - began < 30
+  assert isinstance(futures[0].exception(), Ended) and all(future.cancelled() for future in futures[1:])
 
 
 def test_the_python_of_another_user_can_be_the_parent_too():
