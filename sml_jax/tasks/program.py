@@ -112,16 +112,20 @@ def grade(sandbox: Sandbox, submissions: Sequence[tuple[Problem, str | None]]) -
   """The reports of (problem, program) pairs, in order; a program of None has no code.
 
   One that ran out of clock time, not CPU time, may have met a busy machine: it is run once more, alone, after the
-  others; so is one that the executor failed on.
+  others; so is one that the executor failed on. Those that hardly used the CPU, as programs that sleep, are run once
+  more together, lest they take a long time one after the other.
 
   Raises:
     UserError: a problem's tests are no tests.
   """
   plans = {id(problem): problem.plan() for problem, _ in submissions}
   jobs = [(problem, plans[id(problem)], code) for problem, code in submissions]
-  graded = sandbox.map(lambda job: _grade_one(sandbox, *job), jobs)
-  return [_grade_one(sandbox, *job)[0] if again else report
-          for job, (report, again) in zip(jobs, graded, strict=True)]
+  run = lambda job: _grade_one(sandbox, *job)
+  graded = sandbox.map(run, jobs)
+  idle = [at for at, (_, again) in enumerate(graded) if again == "together"]
+  for at, (report, _) in zip(idle, sandbox.map(run, [jobs[at] for at in idle]), strict=True):
+    graded[at] = report, ""
+  return [run(job)[0] if again else report for job, (report, again) in zip(jobs, graded, strict=True)]
 
 
 class _Tally:
@@ -148,11 +152,11 @@ class _Tally:
     return Report(verdict, self.passed, len(self._plan.tests), seconds, first and first[1])
 
 
-def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None) -> tuple[Report, bool]:
-  """The report, and whether another try alone is due."""
+def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None) -> tuple[Report, str]:
+  """The report, and whether another try is due: "", "alone", or "together" with others."""
   tally = _Tally(plan)
   if code is None or not code.strip():
-    return tally.report("no_code"), False
+    return tally.report("no_code"), ""
   at = 0  # the test that is being run
   try:
     with sandbox.open() as process:
@@ -162,7 +166,7 @@ def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None)
         tally.fail(0, "error", error=f"{kind}: {text}")
         broken = kind in ("SyntaxError", "IndentationError", "TabError")
         absent = not re.search(rf"\bdef\s+{re.escape(problem.entry_point)}\b", code)
-        return tally.report("no_code" if broken and absent else None), False
+        return tally.report("no_code" if broken and absent else None), ""
       for at, test in enumerate(plan.tests):
         if isinstance(test, Case):
           _run_case(process, problem.entry_point, at, test, tally)
@@ -175,9 +179,10 @@ def _grade_one(sandbox: Sandbox, problem: Problem, plan: Plan, code: str | None)
   except Ended as e:
     verdict: Verdict = "error" if e.kind == "died" else e.kind
     tally.fail(at, verdict, error=str(e))
-    return tally.report(verdict if verdict != "error" else None), e.wall or e.kind == "failed"
+    again = "together" if e.idle else "alone" if e.wall or e.kind == "failed" else ""
+    return tally.report(verdict if verdict != "error" else None), again
   unsendable = any(verdict == "failed" for verdict, _ in tally.failures.values())
-  return tally.report("failed" if unsendable else None), False
+  return tally.report("failed" if unsendable else None), ""
 
 
 def _run_case(process: Process, entry: str, index: int, case: Case, tally: _Tally) -> None:

@@ -36,6 +36,7 @@ BACKENDS = (*SAFE, "rlimits")
 MODULES = {"submission": ("sandbox_values", "sandbox_isolate", "sandbox_child"),
            "judge": ("sandbox_values", "sandbox_isolate", "sandbox_judge", "sandbox_child")}
 READY_S = 60.0  # to start; a machine that takes longer does not work
+IDLE_S = 1.0  # of CPU: a program that used less slept, or the machine did
 STOP_S = 0.2  # between looks at whether to stop
 SCRATCH_MB = 16
 # No -I, which would ignore the hash seed; the environment is ENVIRONMENT alone.
@@ -57,11 +58,12 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "LANG": "C.UTF-8", "PATH": "/usr/bin:/bin"
 
 
 class Ended(Exception):
-  """A sandboxed process is no more. `kind`: "timeout", "died", or "failed" (it never ran); `wall`: by the clock."""
+  """A sandboxed process is no more. `kind`: "timeout", "died", or "failed" (it never ran); `wall`: by the clock, and
+  `idle`: without having used the CPU."""
 
-  def __init__(self, kind: Literal["timeout", "died", "failed"], why: str, wall: bool = False):
+  def __init__(self, kind: Literal["timeout", "died", "failed"], why: str, wall: bool = False, idle: bool = False):
     super().__init__(why)
-    self.kind, self.wall = kind, wall
+    self.kind, self.wall, self.idle = kind, wall, idle
 
 
 class Sandbox:
@@ -184,8 +186,8 @@ class Process:
     while (left := self._deadline - time.monotonic()) > 0 and not (self._stop and self._stop.is_set()):
       if poll.poll(1000 * min(left, STOP_S)):
         return
-    self.close()
-    raise Ended("timeout", "out of clock time", wall=True)
+    used_s = self.close()[0]
+    raise Ended("timeout", "out of clock time", wall=True, idle=used_s < IDLE_S)
 
   def _end(self, why: str = "") -> None:
     """Raises Ended with what is known of the end."""

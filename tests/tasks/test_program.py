@@ -440,6 +440,16 @@ def test_what_ran_out_of_clock_time_is_tried_again_alone_and_a_broken_executor_i
   monkeypatch.setattr(sandbox, "map", lambda work, items: [work(item) for item in items])
   assert [r.verdict for r in grade(sandbox, [(problem, "def f(x): return x")] * 3)] == ["passed"] * 3 and len(seen) == 5
 
+  tried = []
+  monkeypatch.setattr(sandbox, "open", lambda role="submission": tried.append(role) or idle())
+  monkeypatch.setattr(sandbox, "map", lambda work, items: mapped.append(len(items)) or [work(item) for item in items])
+  mapped = []
+
+  def idle():
+    raise Ended("timeout", "out of clock time", wall=True, idle=True)
+  assert [r.verdict for r in grade(sandbox, [(problem, "def f(x): return x")] * 3)] == ["timeout"] * 3
+  assert (len(tried), mapped) == (6, [3, 3])  # once more, all together
+
   def broken(role="submission"):
     raise Ended("failed", "no process")
   monkeypatch.setattr(sandbox, "open", broken)

@@ -88,7 +88,8 @@ def test_ends_by_cpu_and_by_clock_and_by_memory(backend):
   start = time.monotonic()
   with pytest.raises(Ended) as ended:
     call(backend, "import time\ndef f(): time.sleep(1000)", wall_s=0.5)
-  assert (ended.value.kind, ended.value.wall) == ("timeout", True) and time.monotonic() - start < 10
+  assert (ended.value.kind, ended.value.wall, ended.value.idle) == ("timeout", True, True)
+  assert time.monotonic() - start < 10
   assert call(backend, "def f(): return len(bytearray(10 ** 10))") == {"error": ["MemoryError", "", "MemoryError"]}
   with pytest.raises(Ended) as ended:
     call(backend, "import ctypes\ndef f(): ctypes.string_at(0)")
@@ -210,7 +211,7 @@ def f(folder):
   path, new, out = folder + '/file', folder + '/new', []
   for name, call in (
       ('w', lambda: open(path, 'w')), ('a', lambda: open(path, 'a')), ('r+', lambda: open(path, 'r+')),
-      ('new', lambda: open(new, 'w')), ('shm', lambda: open('/dev/shm/sml_new', 'x')),
+      ('new', lambda: open(new, 'w')), ('shm', lambda: open('/dev/shm/sml_new', 'w')),
       ('truncating', lambda: os.open(path, os.O_RDONLY | os.O_TRUNC)),
       ('unnamed', lambda: os.open(folder, os.O_TMPFILE | os.O_RDWR)),
       ('truncate', lambda: os.truncate(path, 0)), ('unlink', lambda: os.unlink(path)),
