@@ -1,7 +1,8 @@
 """Sandboxes for code that nobody trusts: one process for each program, started fresh, killed whole.
 
 Backends: "bubblewrap" (the tool bwrap), "namespaces" (the same by system calls, nothing to install), and "rlimits",
-which limits resources and refuses system calls but hides nothing: UNSAFE, so that it must be asked for by its name.
+which limits resources and refuses system calls, also those that change files, but hides nothing: UNSAFE, for the tests
+can be read, so that it must be asked for by its name.
 "auto" takes the first of the two safe ones that works here. Linux only, x86_64 or aarch64.
 """
 
