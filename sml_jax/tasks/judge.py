@@ -160,13 +160,22 @@ class Judge:
     return extract_code(text, entry) or ""
 
   def _graded(self, programs: list[tuple[Task, str]], part: str) -> list[Report]:
-    asked = []
-    for task, code in programs:
-      private, found = task.private, task.private[part]
-      problem = Problem(private["prompt"], private["entry_point"], private["setup"], tuple(found["asserts"]),
-                        tuple(found["io_tests"]), found["test"])  # fmt: skip
-      asked.append((problem, code))
+    asked = [(problem_of(task, part), code) for task, code in programs]
     return grade(self._sandbox, asked) if asked else []
+
+
+def problem_of(task: Task, part: str) -> Problem:
+  """The "public" or "hidden" tests of a task that wants a program."""
+  private, found = task.private, task.private[part]
+  return Problem(private["prompt"], private["entry_point"], private["setup"], tuple(found["asserts"]),
+                 tuple(found["io_tests"]), found["test"])  # fmt: skip
+
+
+def check_tests(task: Task) -> None:
+  """Raises UserError for a program's tests that are none, such as one that cannot fail."""
+  for part in ("public", "hidden") if task.form == "code" else ():
+    if has_tests(task.private[part]):
+      problem_of(task, part).plan()
 
 
 def _judged_program(public: Report, hidden: Report | None) -> Judged:

@@ -17,7 +17,7 @@ from sml_jax.tasks.answer_teacher import AnswerTeacher
 from sml_jax.tasks.code_schemas import ASK_CODE, ASK_PROGRAM
 from sml_jax.tasks.exclusions import read_exclusions
 from sml_jax.tasks.jsonl import DataError
-from sml_jax.tasks.judge import Judge, value_of
+from sml_jax.tasks.judge import Judge, check_tests, value_of
 from sml_jax.tasks.leaks import Guarded
 from sml_jax.tasks.schemas import ASK_BOX, ASK_VALUE, SCHEMAS, Schema
 from sml_jax.tasks.source import Source
@@ -144,9 +144,10 @@ class Loader:
     for place in [location] if location else self._default_locations(name, schema):
       for file, line, row in locations.read(place, schema.fields, self.data_dir, bad):
         try:
-          task = schema.make(file, line, row)
-        except DataError as e:
-          bad(e)
+          if task := schema.make(file, line, row):
+            check_tests(task)
+        except UserError as e:
+          bad(e if isinstance(e, DataError) else DataError(f"{file}:{line}: {e}"))
           continue
         own = {str(row.get(k)) for k in ("id", "task_id", "question_id") if row.get(k) is not None}
         if task is None:

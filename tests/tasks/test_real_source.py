@@ -134,6 +134,13 @@ def test_bad_rows_fail_or_are_counted(tmp_path):
   assert "gsm8k: 5 tasks, 6 bad rows skipped" in told and len([t for t in told if t.startswith("skipped: ")]) == 3
 
 
+def test_a_test_that_cannot_fail_is_named_on_loading(tmp_path):
+  row = {"task_id": 1, "text": "t", "code": "def f(): return 1", "test_list": ["assert (f() == 2, 'wrong')"]}
+  write(tmp_path, "mbpp/a.jsonl", [row])
+  with pytest.raises(DataError, match=r"mbpp/a\.jsonl:1: .*; tasks\.on_bad_row=skip_and_count"):
+    Loader(str(tmp_path)).load("mbpp")
+
+
 def test_exclusions_by_id_and_file(tmp_path):
   write(tmp_path, "lost_in_conversation/a_verbatim.jsonl", [lic_row(i) for i in (1, 2, 267, 9)])
   listed = write(tmp_path, "mine.txt", ["# a remark\n", "sharded-GSM8K/2  # bad\n", "\n"])
