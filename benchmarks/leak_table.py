@@ -7,8 +7,8 @@ three earlier held-out sets that led to new rules have become part of the first)
 Omni-MATH, MBPP and HumanEval, and wrapped in the sentences of an opening and a closing; leaks/by_hand.jsonl has leaks
 and clean hints written by hand about single rows. leaks/second_writer.jsonl has those of somebody who wrote them before
 seeing the rules or the templates: half of them were read while rules were mended, the other half was kept aside and run
-once (85 of its 105 leaks were found); then its misses were read too. What others plant will be found about as often as
-that. Rates have 95% Wilson intervals.
+once, and then its misses were read too: it flatters a little, and what others plant will be found somewhat less often.
+Rates have 95% Wilson intervals.
 
 Places in templates: {a} the answer as written, {words} in words, {form} in another written form, {spell} its digits one
 by one, {first} {last} digit, {symbols} {latex} {noun} {do} an expression that has its value, {code} encoded, {back} its
