@@ -10,13 +10,15 @@ from ml_collections import ConfigDict
 
 from sml_jax.dialogue.api import Client
 from sml_jax.dialogue.api_settings import ApiSettings
-from sml_jax.dialogue.model_writer import ModelWriters
 from sml_jax.dialogue.record import Feedback
 from sml_jax.dialogue.served import ApiWriter
 from sml_jax.dialogue.teacher import Teacher
 from sml_jax.dialogue.tutor import KindJudge, Prompts, Questioner, Tutor, Writer
 from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
+
+OWN_KEYS = ("words", "system")
+"""Of the config's tables for servers: what is not the client's."""
 
 
 class Writers(Protocol):
@@ -83,17 +85,13 @@ class Cast:
 
 def make_client(config: ConfigDict, name: str, notify: Callable[[str], None]) -> Client:
   """The client of the table `name` of the config ("teacher_api" or "student_api"). Raises UserError."""
-  keys = config[name].to_dict()
+  keys = {key: value for key, value in config[name].items() if key not in OWN_KEYS}
   for key in ("url", "model"):
     if not keys[key]:
       raise UserError(f"{name}.{key}: give the server's, as in --config.{name}.url=http://127.0.0.1:8000/v1 "
                       f"--config.{name}.model=NAME")
-  keys.pop("words"), keys.pop("system")
   return Client(ApiSettings(**keys), notify)
 
 
 def api_writers(config: ConfigDict, client: Client) -> Served:
   return Served(ApiWriter(client, config.teacher_api.words, config.seed))
-
-
-__all__ = ["ApiWriter", "Cast", "ModelWriters", "Served", "api_writers", "make_client"]

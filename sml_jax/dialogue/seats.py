@@ -72,7 +72,6 @@ class EngineSeats:
     self._answers = {i: tokens for i, tokens in enumerate(answers) if 0 < len(tokens) <= budget.turn}
     self._rows = engine.start()
     self._reread: dict[int, list[int]] = {}
-    self._keys = _place_keys
 
   def speak(self, live: Sequence[int], turn: int) -> None:
     engine, b = self.engine, self.engine.rows
@@ -81,7 +80,7 @@ class EngineSeats:
     nll = None
     if asked := {i: self._answers[i] for i in live if i in self._answers}:
       self._rows, nll = engine.score(self.params, self._rows, by_row(b, asked), view)
-    keys = self._keys(self.key, self._tasks, self._samples, turn)
+    keys = _place_keys(self.key, self._tasks, self._samples, turn)
     active = np.zeros(b, bool)
     active[list(live)] = True
     budgets, warmth = np.full(b, self.budget.turn, np.int32), np.full(b, self.rules.temperature, np.float32)
