@@ -17,7 +17,7 @@ import numpy as np
 from sml_jax.dialogue.firewall import Firewall, Policy, leak_of
 from sml_jax.dialogue.record import Dialogue, End, Feedback, Turn
 from sml_jax.dialogue.renderer import Renderer
-from sml_jax.dialogue.seats import EngineSeats, Rules, TokenBudget, padded, place_key
+from sml_jax.dialogue.seats import EngineSeats, Rules, TokenBudget, padded, place_keys
 from sml_jax.dialogue.teacher import ALL_SHARDS, Reply, Teacher, as_reply, hidden_shards, recap
 from sml_jax.dialogue.tutor import KindJudge, Questioner
 from sml_jax.errors import UserError
@@ -68,7 +68,6 @@ class Table:
 
   def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget):
     self.engine, self.renderer, self.source, self.budget = engine, renderer, source, budget
-    self._keys = jax.jit(jax.vmap(place_key, (None, 0, 0, None)))
     self.cast: Cast | None = None
     self.leaks: tuple[Policy, int] = ("mark", 0)
     self.compat: Compat = "fixed"
@@ -199,7 +198,7 @@ class Table:
     if not rules.q_priming:
       return
     places = [zlib.crc32(tasks[i].id.encode()) for i in live], [dialogues[i].sample for i in live]
-    keys = self._keys(key, *(padded(p, self.rows) for p in places), turn)
+    keys = place_keys(key, *(padded(p, self.rows) for p in places), turn)
     chances = np.asarray(self._chances(keys))
     chosen = [
         i for i, chance in zip(live, chances, strict=False)

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from sml_jax.dialogue.renderer import Renderer
-from sml_jax.dialogue.seats import TokenBudget, by_row, padded, place_key
+from sml_jax.dialogue.seats import TokenBudget, by_row, padded, place_keys
 from sml_jax.dialogue.tutor import Note, Writer
 from sml_jax.errors import UserError
 from sml_jax.models import lora
@@ -76,7 +76,6 @@ class ModelWriters:
         home=student.home,
         chunk=CHUNK,
     )
-    self.keys = jax.jit(jax.vmap(place_key, (None, 0, 0, None)))
 
   def length(self, turn: int) -> int:
     """Most tokens of a transcript after its reply to student turn `turn`."""
@@ -121,7 +120,7 @@ class ModelWriter:
     task_ids = padded([zlib.crc32(note.task.encode()) for note in notes], b)
     # What is written again is another sample: its number stands above any that a dialogue has.
     samples = padded([note.sample + (note.again << 24) for note in notes], b)
-    keys = self.writers.keys(self.key, task_ids, samples, turn)
+    keys = place_keys(self.key, task_ids, samples, turn)
     active = np.isin(np.arange(b), list(feed))
     budgets, warm = np.full(b, engine.max_turn, np.int32), np.ones(b, np.float32)
     _, said = engine.sample(self.params, rows, keys, active, budgets, warm, view)

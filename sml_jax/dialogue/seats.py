@@ -80,7 +80,7 @@ class EngineSeats:
     nll = None
     if asked := {i: self._answers[i] for i in live if i in self._answers}:
       self._rows, nll = engine.score(self.params, self._rows, by_row(b, asked), view)
-    keys = _place_keys(self.key, self._tasks, self._samples, turn)
+    keys = place_keys(self.key, self._tasks, self._samples, turn)
     active = np.zeros(b, bool)
     active[list(live)] = True
     budgets, warmth = np.full(b, self.budget.turn, np.int32), np.full(b, self.rules.temperature, np.float32)
@@ -122,4 +122,5 @@ def by_row(rows: int, tokens: dict[int, Sequence[int]]) -> list[Sequence[int]]:
   return [tokens.get(i, ()) for i in range(rows)]
 
 
-_place_keys = jax.jit(jax.vmap(place_key, (None, 0, 0, None)))
+place_keys = jax.jit(jax.vmap(place_key, (None, 0, 0, None)))
+"""`place_key` of many tasks and samples, [B] each, at one turn."""
