@@ -60,8 +60,8 @@ def difference(summary: Summary, pair: str, suite: str, turn: int) -> tuple[floa
 
 
 def notes(summary: Summary) -> list[str]:
-  """What a reader must know before believing the claims: lost ground, and what plain resampling would reach."""
-  out = _next_to_nothing(summary)
+  """What a reader must know before believing the claims: leaks, lost ground, and what plain resampling would reach."""
+  out = [*_next_to_nothing(summary), *_leaks(summary)]
   lost = [f"{suite} {points(*cell)} at turn {turn}" for suite, turn, cell in _lost_ground(summary)]
   if lost:
     out.append(
@@ -87,6 +87,17 @@ def _next_to_nothing(summary: Summary) -> list[str]:
   return [
       f"These students solve next to nothing (at most {max(best):.1%} of any suite): nothing about learning from "
       "feedback can be read off these curves. The dialogues are there to read."
+  ]
+
+
+def _leaks(summary: Summary) -> list[str]:
+  """One sentence for each arm and suite in which students were shown the answer."""
+  return [
+      f"{arm} on {suite}: in {e['leaked_dialogues']} of {e['n_tasks']} dialogues the teacher gave the answer away. With "
+      f"those as failures {without[-1]:.1%} are solved by the last turn, and not {e['success_by_turn'][-1]:.1%}."
+      for arm, entry in summary["arms"].items()
+      for suite, e in entry["eval"].items()
+      if e.get("leaked_dialogues") and (without := e["success_leaked_failed_by_turn"])[-1] is not None
   ]
 
 

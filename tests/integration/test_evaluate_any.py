@@ -96,6 +96,12 @@ def test_a_served_teacher_that_leaks_is_found_and_stopped(program, data, tmp_pat
   assert len(records) == 1  # 8 tasks of 4 rows: within one piece
   report = (tmp_path / "mark" / "report.html").read_text()
   assert "leaked = failed" in report and "leak:" in report
+  assert read_json(tmp_path / "mark" / "summary.json")["notes"] == [
+      "pretrained on gsm8k: in 8 of 8 dialogues the teacher gave the answer away. With those as failures 0.0% are "
+      "solved by the last turn, and not 100.0%."
+  ]
+  assert "gave the answer away" in report
+  assert "gave the answer away" not in (tmp_path / "clean" / "report.html").read_text()
 
 
 def test_a_server_that_goes_and_comes_back(program, data, tmp_path):
