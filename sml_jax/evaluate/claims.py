@@ -93,8 +93,8 @@ def _next_to_nothing(summary: Summary) -> list[str]:
 def _leaks(summary: Summary) -> list[str]:
   """One sentence for each arm and suite in which students were shown the answer."""
   return [
-      f"{arm} on {suite}: in {e['leaked_dialogues']} of {e['n_tasks']} dialogues the teacher gave the answer away. With "
-      f"those as failures {without[-1]:.1%} are solved by the last turn, and not {e['success_by_turn'][-1]:.1%}."
+      f"{arm} on {suite}: in {e['leaked_dialogues']} of {e['n_tasks']} dialogues the teacher gave the answer away. "
+      f"With those as failures {without[-1]:.1%} are solved by the last turn, and not {e['success_by_turn'][-1]:.1%}."
       for arm, entry in summary["arms"].items()
       for suite, e in entry["eval"].items()
       if e.get("leaked_dialogues") and (without := e["success_leaked_failed_by_turn"])[-1] is not None
