@@ -81,23 +81,48 @@ def cached_attention(
     v: jax.Array,
     positions: jax.Array,
     *,
+    views: tuple[int, ...],
+    reach: jax.Array | None = None,
+    rows: jax.Array | None = None,
     window: int,
     is_local: bool | jax.Array,
     scale: float,
 ) -> jax.Array:
   """Attention to a cache whose slot s holds the token of position s.
 
+  Bitwise the same for every view that holds what the queries see: sums go block by block, and a masked block adds 0.
+
   Args:
     q: [B, T, H, E].
-    k, v: [B, K, S, E].
+    k, v: [N, K, S, E], caches of N rows.
     positions: int [B, T] of the queries: one sees the slots up to its own, in a local layer the last `window` of them.
+    views: numbers of slots that attention may be over, rising; all are multiples of the first, the last is at most S.
+    reach: which of the views, a scalar; None = the last.
+    rows: int [P, B/P], the caches of the queries, counted within each of P equal parts of the N; None = q's rows.
     window, is_local, scale: as in `packed_attention`.
 
   Returns:
     [B, T, H, E].
   """
-  back = positions[:, :, None] - jnp.arange(k.shape[2])  # [B, T, S]
-  return attend(q, k, v, _sees(back, window, is_local), scale)
+
+  def over(view: int) -> jax.Array:
+    held = (taken(a, rows, view) for a in (k, v))
+    back = positions[:, :, None] - jnp.arange(view)  # [B, T, S]
+    return _attend_blocks(q, *held, _sees(back, window, is_local), scale, views[0])
+
+  if reach is None or len(views) == 1:
+    return over(views[-1])
+  return jax.lax.switch(reach, [functools.partial(over, view) for view in views])
+
+
+def taken(cache: jax.Array, rows: jax.Array | None, view: int) -> jax.Array:
+  """The first slots of some rows of a cache (see `cached_attention`), [B, K, view, E]."""
+  cache = cache[:, :, :view]
+  if rows is None:
+    return cache
+  parts = cache.reshape(rows.shape[0], -1, *cache.shape[1:])
+  found = jax.vmap(lambda part, rows: part.at[rows].get(mode="clip"))(parts, rows)
+  return found.reshape(-1, *cache.shape[1:])
 
 
 def _sees(back: jax.Array, window: int, is_local: bool | jax.Array) -> jax.Array:
@@ -123,6 +148,26 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: flo
   scores = jnp.where(mask[:, None, None], scores.reshape(b, groups, each, t, s), -1e30)
   weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, groups, each * t, s)
   out = jnp.einsum("bkms,bkse->bkme", weights, v).reshape(b, groups, each, t, e)
+  return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+
+
+def _attend_blocks(
+    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float, width: int
+) -> jax.Array:
+  """As `attend`, in blocks of `width` slots, whose products and sums are added in their order."""
+  b, t, h, e = q.shape
+  groups, each = k.shape[1], h // k.shape[1]
+  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
+  mask = jnp.tile(mask[:, None], (1, 1, each, 1))  # [B, 1, each T, S]
+  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  blocks = [slice(i, i + width) for i in range(0, k.shape[2], width)]
+  scores = [product("bkme,bkse->bkms", q, k[:, :, at]) * scale for at in blocks]
+  scores = [jnp.where(mask[..., at], a, -1e30) for a, at in zip(scores, blocks, strict=True)]
+  highest = functools.reduce(jnp.maximum, [a.max(-1, keepdims=True) for a in scores])
+  weights = [jnp.exp(a - highest) for a in scores]
+  total = functools.reduce(jnp.add, [a.sum(-1, keepdims=True) for a in weights])
+  outs = [product("bkms,bkse->bkme", a.astype(v.dtype), v[:, :, at]) for a, at in zip(weights, blocks, strict=True)]
+  out = (functools.reduce(jnp.add, outs) / total).astype(v.dtype).reshape(b, groups, each, t, e)
   return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 

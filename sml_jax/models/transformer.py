@@ -182,35 +182,50 @@ class Block(nnx.Module):
     draw = jax.random.normal(rngs.params(), (*ins, *outs)) * (math.prod(ins) * residual) ** -0.5
     setattr(self, name, nnx.Param(draw.astype(self.c.param_dtype)))
 
-  def _project(self, name: str, x: jax.Array) -> jax.Array:
+  def _project(self, name: str, x: jax.Array, adapted: jax.Array | None) -> jax.Array:
     weight = getattr(self, name)
     made = {"q": 2, "k": 2, "v": 2}.get(name, 1)
     y = jnp.tensordot(x, weight.astype(x.dtype), axes=weight.ndim - made)
     if self.c.lora and name in self.c.lora.targets:
-      y = y + self.c.lora.scale * getattr(self, PREFIX + name)(x)
+      change = self.c.lora.scale * getattr(self, PREFIX + name)(x)
+      if adapted is not None:
+        change = jnp.where(adapted.reshape(-1, *[1] * (y.ndim - 1)), change, 0)
+      y = y + change
     return y
 
-  def __call__(self, x: jax.Array, angles: Angles, attend: Attend, cache: Any = None) -> tuple[jax.Array, Any]:
-    """x [B, T, D] -> (x, new cache of this layer)."""
+  def __call__(
+      self, x: jax.Array, angles: Angles, attend: Attend, cache: Any = None, adapted: jax.Array | None = None
+  ) -> tuple[jax.Array, Any]:
+    """x [B, T, D] -> (x, new cache of this layer). adapted: bool [B], the rows that the adapters change; None = all."""
+    project = functools.partial(self._project, adapted=adapted)
     h = self.attn_norm(x)
-    q, k, v = (self._project(name, h) for name in ("q", "k", "v"))
+    q, k, v = (project(name, h) for name in ("q", "k", "v"))
     if self.c.qk_norm:
       q, k = self.q_norm(q), self.k_norm(k)
     out, cache = attend(rotate(q, angles), rotate(k, angles), v, cache)
-    h = self._project("o", out)
+    h = project("o", out)
     x = x + (self.post_attn_norm(h) if self.c.post_norms else h)
     h = self.mlp_norm(x)
     gate = jax.nn.silu if self.c.activation == "silu" else jax.nn.gelu
-    h = self._project("down", gate(self._project("gate", h)) * self._project("up", h))
+    h = project("down", gate(project("gate", h)) * project("up", h))
     return x + (self.post_mlp_norm(h) if self.c.post_norms else h), cache
 
 
-def _write(cache: jax.Array, new: jax.Array, offsets: jax.Array) -> jax.Array:
-  """Writes new [B, K, T, E] into cache [B, K, S, E] from slot offsets[b] on; what would fall outside is dropped."""
-  rows = jnp.arange(cache.shape[0])[:, None, None]
-  heads = jnp.arange(cache.shape[1])[None, :, None]
-  slots = offsets[:, None, None] + jnp.arange(new.shape[2])
-  return cache.at[rows, heads, slots].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
+def _write(cache: jax.Array, new: jax.Array, offsets: jax.Array, rows: jax.Array | None) -> jax.Array:
+  """Writes new [B, K, T, E] into cache [N, K, S, E] from slot offsets[b] on; what would fall outside is dropped.
+
+  rows: int [P, B/P], where in each of P parts of the cache's rows; None = row b for each b.
+  """
+  heads, times = jnp.arange(cache.shape[1])[:, None], jnp.arange(new.shape[2])
+
+  def write(cache, new, offsets, rows):
+    at = rows[:, None, None], heads, offsets[:, None, None] + times
+    return cache.at[at].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
+
+  if rows is None:
+    return write(cache, new, offsets, jnp.arange(cache.shape[0]))
+  apart = lambda a: a.reshape(rows.shape[0], -1, *a.shape[1:])
+  return jax.vmap(write)(apart(cache), apart(new), apart(offsets), rows).reshape(cache.shape)
 
 
 class Embedding(nnx.Module):
@@ -282,7 +297,7 @@ class Model:
     empty = lambda: jnp.zeros(shape, self.config.dtype)
     return tuple((empty(), empty()) for _ in range(self.config.layers))
 
-  def _run(self, params, tokens, positions, attend, cache=None):
+  def _run(self, params, tokens, positions, attend, cache=None, adapted=None):
     """attend(is_local, q, k, v, cache of the layer) -> (out, new cache of the layer)."""
     c, constrain = self.config, functools.partial(parallel.constrain, self.mesh)
     x = nnx.merge(self._graphdefs["embedding"], params["embedding"])(tokens)
@@ -297,7 +312,7 @@ class Model:
         angles = near if local else far
       else:
         angles = jax.tree.map(lambda a, b: jnp.where(local, a, b), near, far)
-      x, kv = nnx.merge(self._graphdefs["blocks"], p)(x, angles, functools.partial(attend, local), kv)
+      x, kv = nnx.merge(self._graphdefs["blocks"], p)(x, angles, functools.partial(attend, local), kv, adapted)
       return constrain(x), kv
 
     local = c.local_layers or (False,) * c.layers
@@ -333,7 +348,8 @@ class Model:
     return self._run(params, tokens, positions, attend)[0]
 
   def extend(
-      self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, view: int
+      self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, *, views: tuple[int, ...],
+      reach: jax.Array | None = None, rows: jax.Array | None = None, adapted: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Runs tokens [B, T] that follow the `lengths` [B] tokens already in the cache.
 
@@ -342,19 +358,23 @@ class Model:
       cache: of `init_cache`; slots from lengths[b] on are overwritten, so what stood there never mattered.
       tokens: [B, T]; those beyond a row's real count are computed and harmless (a later call overwrites their slots).
       lengths: [B] tokens in the cache before the call.
-      view: slots to attend over (static); at least max(lengths) + T of the rows that matter.
+      views, reach: numbers of slots to attend over, and which of them (see `cached_attention`); it must be at least
+        max(lengths) + T of the rows that matter.
+      rows: int [P, B/P], which caches these are, within each of P equal parts of them; those beyond a part's size are
+        none. None = row b for each b.
+      adapted: bool [B], the rows that adapters change; None = all.
 
     Returns:
       hidden [B, T, D] and the cache.
     """
     positions = lengths[:, None] + jnp.arange(tokens.shape[1])
+    options = self._attention | {"views": views, "reach": reach, "rows": rows}
 
     def attend(local, q, k, v, kv):
-      kv = tuple(_write(old, new.swapaxes(1, 2), lengths) for old, new in zip(kv, (k, v), strict=True))
-      k, v = (a[:, :, :view] for a in kv)
-      return cached_attention(q, k, v, positions, is_local=local, **self._attention), kv
+      kv = tuple(_write(old, new.swapaxes(1, 2), lengths, rows) for old, new in zip(kv, (k, v), strict=True))
+      return cached_attention(q, *kv, positions, is_local=local, **options), kv
 
-    return self._run(params, tokens, positions, attend, cache)
+    return self._run(params, tokens, positions, attend, cache, adapted)
 
   def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
     """hidden [..., D] -> f32 [..., V]."""

@@ -1,8 +1,12 @@
-"""The decode engine: rows in lock-step, caches kept across turns, nothing compiled again whatever the lengths.
+"""The decode engine: what runs on the devices. Nothing is compiled again whatever the lengths.
 
-A row's cache holds exactly the tokens of its dialogue so far. A turn is `feed` (what the other side said, in chunks at
-an offset) and `sample` (until a stop id or the row's budget). Lengths, budgets, temperatures, keys and the rows that
-take part are arrays. B rows, C chunk, M most tokens of a turn, V vocabulary.
+B rows, each a cache of S slots that holds exactly the tokens of a dialogue so far. Tokens are fed in chunks to a few
+rows at once, the lanes; all rows decode together, each at its own place with its own key, budget, temperature and stop
+ids. What a row computes does not depend on the other rows. Who sits where, and how long the rows are, is the host's
+(see session.py).
+
+C chunk, M most tokens of a turn, N tokens of a burst, P parts in which the rows lie on the mesh, F lanes of each part,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,58 +21,111 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from sml_jax import parallel
-from sml_jax.errors import UserError
+from sml_jax.models.attention import taken
 from sml_jax.models.transformer import Cache, Model, Params
+
+VIEWS = 8
+"""The least that attention is over is about this part of the slots; each next is twice as much."""
+VIEW_STEP = 64
+BURST = 16
+"""Most tokens of a row between two looks of the host."""
+LANES = 8
+"""One row in so many is fed at once."""
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """What the engine remembers of B dialogues: caches, their lengths [B], and the last hidden state of each [B, D]."""
+  """What the devices remember of B rows: caches, and the last hidden state of each [B, D]."""
 
   cache: Cache
-  lengths: jax.Array
   last: jax.Array
 
 
+@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Sampled:
-  """One turn of B rows: tokens and log-probabilities [B, M] (host arrays), of which the first counts[b] are real."""
+class Lanes:
+  """What is fed at once; a lane whose row is beyond the part's last is empty.
 
+  Attributes:
+    rows: int [P, F], within each part.
+    tokens: int [P, F, C], of which the first counts [P, F] are real.
+    lengths: int [P, F], tokens of the row before them.
+    adapted: bool [P, F], whether the adapters count.
+    reach: int, which of the engine's views.
+  """
+
+  rows: np.ndarray
   tokens: np.ndarray
-  logprobs: np.ndarray
   counts: np.ndarray
+  lengths: np.ndarray
+  adapted: np.ndarray
+  reach: np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Turns:
+  """Where the turns of B rows stand.
+
+  Attributes:
+    lengths: int [B], tokens of the row.
+    alive: bool [B], whether it is still speaking.
+    counts, budgets: int [B], tokens of its turn so far, and at most.
+    temperatures: f32 [B]; 0 is greedy (log-probabilities are then those at temperature 1).
+    stops: int [B, n], the ids that end the turn (-1: none); the stop id is kept as its last token.
+    keys, places: uint32 [B, k] and [B, 3]: data of a key, and the task, sample and turn folded into it; token i of the
+      turn uses fold_in(that, i).
+    adapted: bool [B], whether the adapters count.
+    reach: int, which of the engine's views.
+    enough: int, how many turns must end for the burst to end early.
+  """
+
+  lengths: np.ndarray
+  alive: np.ndarray
+  counts: np.ndarray
+  budgets: np.ndarray
+  temperatures: np.ndarray
+  stops: np.ndarray
+  keys: np.ndarray
+  places: np.ndarray
+  adapted: np.ndarray
+  reach: np.ndarray
+  enough: np.ndarray
 
 
 class Engine:
-  """Samples turns for a fixed number of rows.
+  """The compiled steps for a fixed number of rows.
 
   Args:
     model: the static half of the transformer.
-    rows: B; fewer dialogues leave rows idle, more are the caller's to split.
-    slots: most tokens of a dialogue.
+    rows: B.
+    slots: S at least, most tokens of a row.
     max_turn: M, most tokens of a turn.
-    stop_ids: ids that end a turn unless `sample` is told others; the stop id is kept as the turn's last token.
+    stop_ids: ids that end a turn unless a request has its own.
     mesh: where rows and parameters lie; None = the default device.
     home: the mesh of the parameters given to `decode_params`; None = `mesh`. Where `mesh` is a `parallel.local_mesh` of
       it, this process samples by itself, with what all made together.
-    chunk: C, tokens fed at once. Chunk boundaries depend on the dialogue alone.
-    view_step: attention sees a multiple of so many slots, chosen by the turn's place, not by the neighbours' lengths.
+    chunk: C. Chunk boundaries depend on the dialogue alone.
   """
 
   def __init__(
       self, model: Model, *, rows: int, slots: int, max_turn: int, stop_ids: Sequence[int], mesh: Mesh | None = None,
-      home: Mesh | None = None, chunk: int = 16, view_step: int = 64,
+      home: Mesh | None = None, chunk: int = 16,
   ):
-    self.model, self.rows, self.max_turn, self.chunk, self.view_step = model, rows, max_turn, chunk, view_step
-    self.slots = -(-slots // view_step) * view_step
-    self._stops = np.tile(np.asarray(stop_ids, np.int32), (rows, 1))
+    self.model, self.rows, self.max_turn, self.chunk, self.stop_ids = model, rows, max_turn, chunk, tuple(stop_ids)
+    self.views = views_of(slots)
+    self.slots = self.views[-1]
     self.mesh, self.home = mesh, home or mesh
+    parts = parallel.row_shards(mesh) if mesh is not None else 1
+    self.parts = parts if rows % parts == 0 else 1
+    self.lanes = max(1, rows // self.parts // LANES)
     self._unstack = jax.jit(self._unstacked)
     self._start = jax.jit(self._empty)
-    self._feed = jax.jit(self._feed_chunk, static_argnames="view", donate_argnames="rows")
-    self._sample = jax.jit(self._sample_turn, static_argnames="view", donate_argnames="rows")
-    self._score = jax.jit(self._score_chunk, static_argnames="view", donate_argnames="rows")
+    self.feed = jax.jit(self._feed, donate_argnames="rows")
+    self.fork = jax.jit(self._fork, donate_argnames="rows")
+    self.score = jax.jit(self._score, donate_argnames="rows")
+    self.decode = jax.jit(self._decode, donate_argnames="rows")
 
   def decode_params(self, params: Params) -> Params:
     """The copy of the parameters that decoding reads, made once a rollout: in the activations' dtype, layers apart."""
@@ -94,123 +151,125 @@ class Engine:
   def _empty(self) -> Rows:
     last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
     cache = self.model.init_cache(self.rows, self.slots)
-    cache = jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
-    lengths = jnp.zeros(self.rows, jnp.int32)
-    return Rows(cache, *(parallel.constrain(self.mesh, a) for a in (lengths, last)))
+    return Rows(self._lie(cache), parallel.constrain(self.mesh, last))
 
-  def view(self, most: int) -> int:
-    """Slots to attend over for dialogues of at most `most` tokens, bounded by the turn, not by the batch."""
-    return min(self.slots, -(-most // self.view_step) * self.view_step)
+  def _lie(self, cache: Cache) -> Cache:
+    return jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
 
-  def feed(self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int) -> Rows:
-    """Appends tokens[b] to row b (none: the row is left alone).
+  def reach(self, most: int) -> np.ndarray:
+    """Which of the views has room for rows of `most` tokens."""
+    return np.int32(np.searchsorted(self.views, min(most, self.slots)))
+
+  def _extended(self, params: Params, rows: Rows, lanes: Lanes) -> tuple[jax.Array, Cache]:
+    """The hidden states [P F, C, D] of the lanes, and the caches with them."""
+    flat = lambda a: parallel.constrain(self.mesh, a.reshape(-1, *a.shape[2:]))
+    adapted = flat(lanes.adapted) if self.model.config.lora else None
+    hidden, cache = self.model.extend(
+        params, rows.cache, flat(lanes.tokens), flat(lanes.lengths), views=self.views, reach=lanes.reach,
+        rows=lanes.rows, adapted=adapted,
+    )  # fmt: skip
+    return hidden, self._lie(cache)
+
+  def _feed(self, params: Params, rows: Rows, lanes: Lanes) -> Rows:
+    """Appends the lanes' tokens to their rows. `rows` are consumed, here and below."""
+    hidden, cache = self._extended(params, rows, lanes)
+    newest = jnp.take_along_axis(hidden, jnp.maximum(lanes.counts.reshape(-1) - 1, 0)[:, None, None], 1)[:, 0]
+    return Rows(cache, self._put(rows.last, lanes.rows, newest))
+
+  def _put(self, old: jax.Array, at: jax.Array, new: jax.Array, view: int | None = None) -> jax.Array:
+    """`old` [B, ...] with the lanes' rows replaced; of caches, their first `view` slots."""
+    apart = lambda a: a.reshape(self.parts, -1, *a.shape[1:])
+    where = lambda at: at if view is None else (at, slice(None), slice(view))
+    put = jax.vmap(lambda old, at, new: old.at[where(at)].set(new, mode="drop", unique_indices=True))
+    return put(apart(old), at, apart(new)).reshape(old.shape)
+
+  def _fork(self, rows: Rows, sources: jax.Array, targets: jax.Array, reach: jax.Array) -> Rows:
+    """Copies the caches of rows `sources` to rows `targets`, each int [P, F] within its part, as far as the view."""
+
+    def copy(view: int, cache: Cache) -> Cache:
+      return jax.tree.map(lambda a: self._put(a, targets, taken(a, sources, view), view), cache)
+
+    over = [lambda cache, view=view: copy(view, cache) for view in self.views]
+    return Rows(self._lie(jax.lax.switch(reach, over, rows.cache)), rows.last)
+
+  def _score(
+      self, params: Params, rows: Rows, lanes: Lanes, before: jax.Array, first: jax.Array
+  ) -> tuple[Rows, jax.Array, jax.Array]:
+    """The log-probability [P, F, C] of each of the lanes' tokens at temperature 1; the rows stay as they are.
 
     Args:
-      params: of `decode_params`.
-      rows: consumed (donated).
-      tokens: B lists of ids.
-      view: slots to attend over, at least the length of any fed row afterwards.
+      before: [P F, D], the last hidden states of the chunk before; of no meaning where `first` says that there is none.
+
+    Returns:
+      (rows, log-probabilities, `before` of the next chunk).
     """
-    most = max(len(t) for t in tokens)
-    padded = np.zeros((self.rows, -(-most // self.chunk) * self.chunk), np.int32)
-    counts = np.array([len(t) for t in tokens], np.int32)
-    for b, t in enumerate(tokens):
-      padded[b, : len(t)] = t
-    for start in range(0, padded.shape[1], self.chunk):
-      n = np.clip(counts - start, 0, self.chunk)
-      rows = self._feed(params, rows, padded[:, start : start + self.chunk], n, view=view)
-    return rows
+    # What stands in a cache beyond its row's length never matters.
+    hidden, cache = self._extended(params, rows, lanes)
+    apart = rows.last.reshape(self.parts, -1, rows.last.shape[-1])
+    last = jax.vmap(lambda last, at: last.at[at].get(mode="clip"))(apart, lanes.rows).reshape(before.shape)
+    before = jnp.where(first, last, before)
+    logits = self.model.logits(params, jnp.concatenate([before[:, None], hidden[:, :-1]], 1))
+    tokens = lanes.tokens.reshape(logits.shape[:2])
+    logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], -1).reshape(lanes.tokens.shape)
+    return Rows(cache, rows.last), parallel.constrain(self.mesh, logp, P()), hidden[:, -1]
 
-  def _feed_chunk(self, params: Params, rows: Rows, tokens: jax.Array, counts: jax.Array, *, view: int) -> Rows:
-    return self._extended(params, rows, tokens, counts, view)[1]
+  def _decode(self, params: Params, rows: Rows, turns: Turns) -> tuple[Rows, tuple[jax.Array, ...]]:
+    """A burst: up to N tokens of each row that is alive, which must have been fed or have decoded before.
 
-  def _extended(self, params, rows, tokens, counts, view) -> tuple[jax.Array, Rows]:
-    """The hidden states [B, C, D] of a chunk, and the rows with its first counts[b] tokens."""
-    hidden, cache = self.model.extend(params, rows.cache, tokens, rows.lengths, view)
-    newest = jnp.take_along_axis(hidden, jnp.maximum(counts - 1, 0)[:, None, None], 1)[:, 0]  # [B, D]
-    return hidden, Rows(cache, rows.lengths + counts, jnp.where((counts > 0)[:, None], newest, rows.last))
-
-  def sample(
-      self, params: Params, rows: Rows, keys: jax.Array, active: np.ndarray, budgets: np.ndarray,
-      temperatures: np.ndarray, view: int, stops: np.ndarray | None = None,
-  ) -> tuple[Rows, Sampled]:
-    """One turn for the active rows.
-
-    Args:
-      params: of `decode_params`.
-      rows: consumed (donated); those that take part must end in the student's header.
-      keys: [B] typed keys; token i of a turn uses fold_in(key, i).
-      active: bool [B].
-      budgets: int [B], most tokens of this turn (at most M).
-      temperatures: f32 [B]; 0 is greedy (log-probabilities are then those at temperature 1).
-      view: slots to attend over, at least the length of any active row plus its budget.
-      stops: int [B, n], the ids that end each row's turn (-1: none); by default those of the engine.
+    Returns:
+      rows, and (tokens [B, N], log-probabilities [B, N], counts [B], alive [B]); each row's new tokens stand first.
     """
-    budgets = np.minimum(budgets, self.max_turn)
-    stops = self._stops if stops is None else stops
-    rows, tokens, logprobs, counts = self._sample(params, rows, keys, active, budgets, temperatures, stops, view=view)
-    return rows, Sampled(*jax.device_get((tokens, logprobs, counts)))
-
-  def _sample_turn(self, params, rows, keys, active, budgets, temperatures, stops, *, view):
-    b, m = self.rows, self.max_turn
-    greedy = temperatures <= 0
-    scale = jnp.where(greedy, 1.0, temperatures)[:, None]
+    greedy = turns.temperatures <= 0
+    warmth = jnp.where(greedy, 1.0, turns.temperatures)[:, None]
+    keys = jax.vmap(_key_of)(turns.keys, turns.places)
+    adapted = turns.adapted if self.model.config.lora else None
+    left = turns.alive.sum() - turns.enough
 
     def going(state):
-      i, _, _, _, alive, *_ = state
-      return (i < m) & alive.any()
+      i, *_, alive = state
+      return (i < BURST) & alive.any() & ((i == 0) | (alive.sum() > left))
 
     def step(state):
-      i, rows, tokens, logprobs, alive, counts = state
-      logp = jax.nn.log_softmax(self.model.logits(params, rows.last) / scale)  # [B, V]
-      token = jnp.where(greedy, jnp.argmax(logp, -1), _draw(jax.vmap(jax.random.fold_in, (0, None))(keys, i), logp))
-      token = token.astype(jnp.int32)
-      chosen = jnp.take_along_axis(logp, token[:, None], 1)[:, 0]
+      i, rows, tokens, logprobs, lengths, counts, alive = state
+      logits = self.model.logits(params, rows.last) / warmth  # [B, V]
+      total = jax.nn.logsumexp(logits, -1)
+      token = jnp.argmax(logits, -1).astype(jnp.int32)
+      drawn = lambda: _draw(jax.vmap(jax.random.fold_in)(keys, counts), logits - total[:, None])
+      token = jax.lax.cond((alive & ~greedy).any(), lambda: jnp.where(greedy, token, drawn()), lambda: token)
+      logprob = jnp.take_along_axis(logits, token[:, None], 1)[:, 0] - total
       tokens = tokens.at[:, i].set(jnp.where(alive, token, 0))
-      logprobs = logprobs.at[:, i].set(jnp.where(alive, chosen, 0.0))
-      counts = counts + alive
-      rows = self._feed_chunk(params, rows, token[:, None], alive.astype(jnp.int32), view=view)
-      alive = alive & ~(token[:, None] == stops).any(-1) & (counts < budgets)
-      return i + 1, rows, tokens, logprobs, alive, counts
+      logprobs = logprobs.at[:, i].set(jnp.where(alive, logprob, 0.0))
+      hidden, cache = self.model.extend(
+          params, rows.cache, token[:, None], lengths, views=self.views, reach=turns.reach, adapted=adapted
+      )
+      rows = Rows(self._lie(cache), jnp.where(alive[:, None], hidden[:, 0], rows.last))
+      lengths, counts = lengths + alive, counts + alive
+      alive = alive & ~(token[:, None] == turns.stops).any(-1) & (counts < turns.budgets)
+      return i + 1, rows, tokens, logprobs, lengths, counts, alive
 
-    start = (0, rows, jnp.zeros((b, m), jnp.int32), jnp.zeros((b, m)), active & (budgets > 0), jnp.zeros(b, jnp.int32))
-    _, rows, tokens, logprobs, _, counts = jax.lax.while_loop(going, step, start)
+    room = (self.rows, BURST)
+    start = (0, rows, jnp.zeros(room, jnp.int32), jnp.zeros(room), turns.lengths, turns.counts, turns.alive)
+    _, rows, tokens, logprobs, _, counts, alive = jax.lax.while_loop(going, step, start)
     # The host reads them, and in a mesh of several processes none has all rows.
-    return rows, *(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts))
+    return rows, tuple(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts, alive))
 
-  def rewind(self, rows: Rows, counts: np.ndarray) -> Rows:
-    """Forgets the last counts[b] tokens of each row; feed before sampling again."""
-    return dataclasses.replace(rows, lengths=rows.lengths - jnp.asarray(counts, jnp.int32))
 
-  def score(
-      self, params: Params, rows: Rows, tokens: Sequence[Sequence[int]], view: int
-  ) -> tuple[Rows, np.ndarray]:
-    """Nats f64 [B] of tokens[b] (at most M of them) after row b, at temperature 1, and the rows as they were.
+def views_of(slots: int) -> tuple[int, ...]:
+  """Numbers of slots that attention may be over, at most four; the last has room for `slots`."""
+  step = -(-slots // VIEWS // VIEW_STEP) * VIEW_STEP
+  all_blocks = -(-slots // step)
+  return tuple(step * n for n in sorted({min(2**i, all_blocks) for i in range(VIEWS.bit_length())}))
 
-    In chunks, so that never more than [B, C, V] logits exist, nor a second cache: `rows` are consumed (donated).
 
-    Raises:
-      UserError: more than M tokens.
-    """
-    width, counts = min(self.chunk, self.max_turn), np.array([len(t) for t in tokens], np.int32)
-    if (most := counts.max(initial=0)) > self.max_turn:
-      raise UserError(f"a turn of {most} tokens cannot be scored: dialogue.max_turn_tokens is {self.max_turn}")
-    padded = np.zeros((self.rows, -(-most // width) * width), np.int32)
-    for b, t in enumerate(tokens):
-      padded[b, : len(t)] = t
-    nats, last = np.zeros(self.rows), jnp.copy(rows.last)
-    for start in range(0, padded.shape[1], width):
-      n = np.clip(counts - start, 0, width)
-      rows, logp = self._score(params, rows, padded[:, start : start + width], n, view=view)
-      nats -= np.where(np.arange(width) < n[:, None], np.asarray(logp, np.float64), 0.0).sum(1)
-    # What stands in the cache beyond a row's length never matters.
-    return dataclasses.replace(rows, lengths=rows.lengths - counts, last=last), nats
+def place_key(key: jax.Array, task: jax.Array, sample: jax.Array, turn: jax.Array) -> jax.Array:
+  """The key of a turn: what is sampled there is a function of the place alone."""
+  for place in (task, sample, turn):
+    key = jax.random.fold_in(key, jnp.asarray(place, jnp.uint32))
+  return key
 
-  def _score_chunk(self, params, rows, tokens, counts, *, view):
-    hidden, after = self._extended(params, rows, tokens, counts, view)
-    before = jnp.concatenate([rows.last[:, None], hidden[:, :-1]], 1)
-    logp = jax.nn.log_softmax(self.model.logits(params, before))
-    return after, parallel.constrain(self.mesh, jnp.take_along_axis(logp, tokens[..., None], -1)[..., 0], P())
+
+def _key_of(data: jax.Array, place: jax.Array) -> jax.Array:
+  return place_key(jax.random.wrap_key_data(data), *place)
 
 
 def _draw(keys: jax.Array, logp: jax.Array) -> jax.Array:

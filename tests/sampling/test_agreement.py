@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import optax
@@ -17,6 +19,7 @@ from sml_jax.learn.losses import Objective
 from sml_jax.learn.trainer import Trainer
 from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import Engine
+from sml_jax.sampling.session import Request, Said, Session
 from sml_jax.tasks.microworld import World
 from sml_jax.tasks.microworld_source import MicroworldSource
 
@@ -58,22 +61,30 @@ def logprobs_of(trainer: Trainer, params, sequences) -> list[np.ndarray]:
   return [found[tuple(s)] for s in sequences]
 
 
+def scores_of(engine, decode, fed, answers) -> tuple[Session, dict[int, Said]]:
+  """Each row reads, has its answer scored, and then says up to 8 tokens."""
+  session, said = Session(engine, decode), {}
+  for row, (tokens, answer) in enumerate(zip(fed, answers, strict=True)):
+    key, done = np.asarray(jax.random.key_data(jax.random.key(1))), lambda s, row=row: said.__setitem__(row, s)
+    session.submit(Request(row, tokens, 0, key, (1, row, 1), 8, 1.0, done, score=answer))
+  while session.busy:
+    session.tick()
+  return session, said
+
+
 def test_score_is_the_trainers_log_probability_and_leaves_the_rows_alone(engine, params, trainer):
-  decode, fed, answers = engine.decode_params(params), prompts(8), [p[:8] for p in prompts(8, seed=2)]
-  rows = engine.feed(decode, engine.start(), fed, 64)
-  before = jax.tree.map(np.array, rows)
-  rows, nats = engine.score(decode, rows, answers, 64)
-  np.testing.assert_array_equal(rows.lengths, before.lengths)
-  np.testing.assert_array_equal(rows.last, before.last)
-  held = np.arange(before.cache[0][0].shape[2]) < before.lengths[:, None]  # [B, S]
-  for a, b in zip(jax.tree.leaves(before.cache), jax.tree.leaves(rows.cache), strict=True):
-    np.testing.assert_array_equal(a.swapaxes(1, 2)[held], np.asarray(b).swapaxes(1, 2)[held])
+  decode, fed = engine.decode_params(params), prompts(8)
+  answers = [p[:n] for p, n in zip(prompts(8, seed=2), (8, 8, 3, 7, 8, 8, 1, 0), strict=True)]
+  _, said = scores_of(engine, decode, fed, answers)
+  _, without = scores_of(engine, decode, fed, [[]] * 8)
+  for row in range(8):
+    assert dataclasses.replace(said[row], nats=None) == without[row]  # as if nobody had asked
+  assert said[7].nats is None
   want = logprobs_of(trainer, params, [f + a for f, a in zip(fed, answers, strict=True)])
-  np.testing.assert_allclose(nats, [-w[-len(a) :].sum() for w, a in zip(want, answers, strict=True)], atol=1e-4)
-  rows, nats = engine.score(decode, rows, [[]] * 8, 64)
-  assert nats.tolist() == [0.0] * 8
+  for row in range(7):
+    np.testing.assert_allclose(said[row].nats, -want[row][-len(answers[row]) :].sum(), atol=1e-4)
   with pytest.raises(UserError, match="a turn of 9 tokens cannot be scored"):
-    engine.score(decode, rows, [[3] * 9, *[[]] * 7], 64)
+    scores_of(engine, decode, fed[:1], [[3] * 9])
 
 
 def test_P21_the_sampler_gets_the_updated_weights(engine, model, params, trainer):
@@ -83,10 +94,9 @@ def test_P21_the_sampler_gets_the_updated_weights(engine, model, params, trainer
   decode = engine.decode_params(state.params)
   for a, b in zip(jax.tree.leaves(decode), jax.tree.leaves(model.unstacked(state.params)), strict=True):
     np.testing.assert_array_equal(a, b)
-  fed, answers, nats = prompts(8), prompts(8, seed=1), []
-  for p in (engine.decode_params(params), decode):
-    nats.append(engine.score(p, engine.feed(p, engine.start(), fed, 64), [a[:3] for a in answers], 64)[1])
-  assert np.abs(nats[0] - nats[1]).min() > 1e-5
+  fed, answers = prompts(8), [a[:3] for a in prompts(8, seed=1)]
+  before, after = (scores_of(engine, p, fed, answers)[1] for p in (engine.decode_params(params), decode))
+  assert min(abs(before[row].nats - after[row].nats) for row in range(8)) > 1e-5
 
 
 @pytest.fixture(scope="module")
