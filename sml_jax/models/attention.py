@@ -14,8 +14,9 @@ Shapes: B rows, T tokens, S slots of a cache, H query heads, K key-value heads, 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -75,13 +76,17 @@ def packed_attention(
   return jax.lax.cond(is_local, lambda: run(window), lambda: run(0))
 
 
+Segments = tuple[jax.Array, ...]
+"""The keys [N, K, E, s] or values [N, K, s, E] of N rows' caches, cut into runs of s slots each. Attention reads the
+first few of them as they lie, where the slice of one array would be a copy."""
+
+
 def cached_attention(
     q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
+    keys: Segments,
+    values: Segments,
     positions: jax.Array,
     *,
-    views: tuple[int, ...],
     reach: jax.Array | None = None,
     rows: jax.Array | None = None,
     window: int,
@@ -90,34 +95,34 @@ def cached_attention(
 ) -> jax.Array:
   """Attention to a cache whose slot s holds the token of position s.
 
-  Bitwise the same for every view that holds what the queries see: sums go block by block, and a masked block adds 0.
+  Products and sums go segment by segment and a masked one adds 0: the result is bitwise the same for every reach that
+  holds what the queries see.
 
   Args:
     q: [B, T, H, E].
-    k, v: [N, K, S, E], caches of N rows.
+    keys, values: of N rows, S slots in all.
     positions: int [B, T] of the queries: one sees the slots up to its own, in a local layer the last `window` of them.
-    views: numbers of slots that attention may be over, rising; all are multiples of the first, the last is at most S.
-    reach: which of the views, a scalar; None = the last.
+    reach: the last of the segments that attention is over, a scalar; None = all.
     rows: int [P, B/P], the caches of the queries, counted within each of P equal parts of the N; None = q's rows.
     window, is_local, scale: as in `packed_attention`.
 
   Returns:
     [B, T, H, E].
   """
+  ends = [int(n) for n in itertools.accumulate(a.shape[2] for a in values)]
 
-  def over(view: int) -> jax.Array:
-    held = (taken(a, rows, view) for a in (k, v))
-    back = positions[:, :, None] - jnp.arange(view)  # [B, T, S]
-    return _attend_blocks(q, *held, _sees(back, window, is_local), scale, views[0])
+  def over(n: int) -> jax.Array:
+    held = ([taken(a, rows) for a in segments[:n]] for segments in (keys, values))
+    back = positions[:, :, None] - jnp.arange(ends[n - 1])  # [B, T, S]
+    return _attend_segments(q, *held, _sees(back, window, is_local), scale)
 
-  if reach is None or len(views) == 1:
-    return over(views[-1])
-  return jax.lax.switch(reach, [functools.partial(over, view) for view in views])
+  if reach is None or len(values) == 1:
+    return over(len(values))
+  return jax.lax.switch(reach, [functools.partial(over, n + 1) for n in range(len(values))])
 
 
-def taken(cache: jax.Array, rows: jax.Array | None, view: int) -> jax.Array:
-  """The first slots of some rows of a cache (see `cached_attention`), [B, K, view, E]."""
-  cache = cache[:, :, :view]
+def taken(cache: jax.Array, rows: jax.Array | None) -> jax.Array:
+  """Some rows (see `cached_attention`) of an array [N, ...]."""
   if rows is None:
     return cache
   parts = cache.reshape(rows.shape[0], -1, *cache.shape[1:])
@@ -151,23 +156,23 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: flo
   return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 
-def _attend_blocks(
-    q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float, width: int
+def _attend_segments(
+    q: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array], mask: jax.Array, scale: float
 ) -> jax.Array:
-  """As `attend`, in blocks of `width` slots, whose products and sums are added in their order."""
+  """As `attend`, to keys [B, K, E, s] and values [B, K, s, E] in segments, S slots in all."""
   b, t, h, e = q.shape
-  groups, each = k.shape[1], h // k.shape[1]
+  groups, each = values[0].shape[1], h // values[0].shape[1]
   q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
   mask = jnp.tile(mask[:, None], (1, 1, each, 1))  # [B, 1, each T, S]
+  masks = jnp.split(mask, list(itertools.accumulate(a.shape[2] for a in values))[:-1], -1)
   product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  blocks = [slice(i, i + width) for i in range(0, k.shape[2], width)]
-  scores = [product("bkme,bkse->bkms", q, k[:, :, at]) * scale for at in blocks]
-  scores = [jnp.where(mask[..., at], a, -1e30) for a, at in zip(scores, blocks, strict=True)]
+  scores = [product("bkme,bkes->bkms", q, k) * scale for k in keys]
+  scores = [jnp.where(m, a, -1e30) for a, m in zip(scores, masks, strict=True)]
   highest = functools.reduce(jnp.maximum, [a.max(-1, keepdims=True) for a in scores])
   weights = [jnp.exp(a - highest) for a in scores]
   total = functools.reduce(jnp.add, [a.sum(-1, keepdims=True) for a in weights])
-  outs = [product("bkms,bkse->bkme", a.astype(v.dtype), v[:, :, at]) for a, at in zip(weights, blocks, strict=True)]
-  out = (functools.reduce(jnp.add, outs) / total).astype(v.dtype).reshape(b, groups, each, t, e)
+  outs = [product("bkms,bkse->bkme", a.astype(v.dtype), v) for a, v in zip(weights, values, strict=True)]
+  out = (functools.reduce(jnp.add, outs) / total).astype(q.dtype).reshape(b, groups, each, t, e)
   return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -22,13 +22,13 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from sml_jax import parallel
-from sml_jax.models.attention import cached_attention, packed_attention
+from sml_jax.models.attention import Segments, cached_attention, packed_attention
 from sml_jax.models.lora import PREFIX, Adapter, Lora
 
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
-Cache = tuple[tuple[jax.Array, jax.Array], ...]
-"""One (keys, values) a layer, each [B, K, S, E]; row b is valid up to its length."""
+Cache = tuple[tuple[Segments, Segments], ...]
+"""One (keys, values) a layer, S slots of B rows in segments; row b is valid up to its length."""
 NEVER = -1e30
 """The logit of an id that no tokenizer piece stands for."""
 
@@ -211,21 +211,27 @@ class Block(nnx.Module):
     return x + (self.post_mlp_norm(h) if self.c.post_norms else h), cache
 
 
-def _write(cache: jax.Array, new: jax.Array, offsets: jax.Array, rows: jax.Array | None) -> jax.Array:
-  """Writes new [B, K, T, E] into cache [N, K, S, E] from slot offsets[b] on; what would fall outside is dropped.
+def _write(segments: Segments, new: jax.Array, offsets: jax.Array, rows: jax.Array | None, axis: int) -> Segments:
+  """Writes new [B, T, K, E] into caches of N rows from slot offsets[b] on; what would fall outside is dropped.
 
-  rows: int [P, B/P], where in each of P parts of the cache's rows; None = row b for each b.
+  rows: int [P, B/P], where in each of P parts of the N rows; None = row b for each b. axis: of a segment's slots.
   """
-  heads, times = jnp.arange(cache.shape[1])[:, None], jnp.arange(new.shape[2])
+  parts = 1 if rows is None else rows.shape[0]
+  apart = lambda a: a.reshape(parts, -1, *a.shape[1:])
+  rows = jnp.arange(new.shape[0])[None] if rows is None else rows
+  out, start = [], 0
+  for segment in segments:
+    heads, size = jnp.arange(segment.shape[1]), segment.shape[axis]
 
-  def write(cache, new, offsets, rows):
-    at = rows[:, None, None], heads, offsets[:, None, None] + times
-    return cache.at[at].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
+    def write(cache, new, offsets, rows, heads=heads, size=size):
+      slots = offsets[:, None, None] + jnp.arange(new.shape[1])[:, None]
+      slots = jnp.where(slots < 0, size, slots)  # which is outside; a negative index would count from the end
+      at = (rows[:, None, None], heads) + ((slots,) if axis == 2 else (slice(None), slots))
+      return cache.at[at].set(new.astype(cache.dtype), mode="drop", unique_indices=True)
 
-  if rows is None:
-    return write(cache, new, offsets, jnp.arange(cache.shape[0]))
-  apart = lambda a: a.reshape(rows.shape[0], -1, *a.shape[1:])
-  return jax.vmap(write)(apart(cache), apart(new), apart(offsets), rows).reshape(cache.shape)
+    out.append(jax.vmap(write)(apart(segment), apart(new), apart(offsets - start), rows).reshape(segment.shape))
+    start += size
+  return tuple(out)
 
 
 class Embedding(nnx.Module):
@@ -291,11 +297,12 @@ class Model:
     blocks = tuple(jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(self.config.layers))
     return params | {"blocks": blocks}
 
-  def init_cache(self, rows: int, slots: int) -> Cache:
-    """Empty caches: a tuple over layers of (keys, values), each [B, K, S, E]."""
-    shape = (rows, self.config.kv_heads, slots, self.config.head_dim)
-    empty = lambda: jnp.zeros(shape, self.config.dtype)
-    return tuple((empty(), empty()) for _ in range(self.config.layers))
+  def init_cache(self, rows: int, segments: Sequence[int]) -> Cache:
+    """Empty caches, with segments of so many slots."""
+    shape = (rows, self.config.kv_heads)
+    keys = lambda: tuple(jnp.zeros((*shape, self.config.head_dim, s), self.config.dtype) for s in segments)
+    values = lambda: tuple(jnp.zeros((*shape, s, self.config.head_dim), self.config.dtype) for s in segments)
+    return tuple((keys(), values()) for _ in range(self.config.layers))
 
   def _run(self, params, tokens, positions, attend, cache=None, adapted=None):
     """attend(is_local, q, k, v, cache of the layer) -> (out, new cache of the layer)."""
@@ -348,8 +355,8 @@ class Model:
     return self._run(params, tokens, positions, attend)[0]
 
   def extend(
-      self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, *, views: tuple[int, ...],
-      reach: jax.Array | None = None, rows: jax.Array | None = None, adapted: jax.Array | None = None,
+      self, params: Params, cache: Cache, tokens: jax.Array, lengths: jax.Array, *, reach: jax.Array | None = None,
+      rows: jax.Array | None = None, adapted: jax.Array | None = None,
   ) -> tuple[jax.Array, Cache]:
     """Runs tokens [B, T] that follow the `lengths` [B] tokens already in the cache.
 
@@ -358,7 +365,7 @@ class Model:
       cache: of `init_cache`; slots from lengths[b] on are overwritten, so what stood there never mattered.
       tokens: [B, T]; those beyond a row's real count are computed and harmless (a later call overwrites their slots).
       lengths: [B] tokens in the cache before the call.
-      views, reach: numbers of slots to attend over, and which of them (see `cached_attention`); it must be at least
+      reach: the last segment to attend over, a scalar (None = all); the slots up to its end must be at least
         max(lengths) + T of the rows that matter.
       rows: int [P, B/P], which caches these are, within each of P equal parts of them; those beyond a part's size are
         none. None = row b for each b.
@@ -368,10 +375,10 @@ class Model:
       hidden [B, T, D] and the cache.
     """
     positions = lengths[:, None] + jnp.arange(tokens.shape[1])
-    options = self._attention | {"views": views, "reach": reach, "rows": rows}
+    options = self._attention | {"reach": reach, "rows": rows}
 
     def attend(local, q, k, v, kv):
-      kv = tuple(_write(old, new.swapaxes(1, 2), lengths, rows) for old, new in zip(kv, (k, v), strict=True))
+      kv = tuple(_write(old, new, lengths, rows, axis) for old, new, axis in zip(kv, (k, v), (3, 2), strict=True))
       return cached_attention(q, *kv, positions, is_local=local, **options), kv
 
     return self._run(params, tokens, positions, attend, cache, adapted)

@@ -12,6 +12,8 @@ V vocabulary.
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Sequence
 
 import jax
@@ -24,9 +26,10 @@ from sml_jax import parallel
 from sml_jax.models.attention import taken
 from sml_jax.models.transformer import Cache, Model, Params
 
-VIEWS = 8
-"""The least that attention is over is about this part of the slots; each next is twice as much."""
-VIEW_STEP = 64
+SMALLEST = 8
+"""The first segment of the caches is about this part of the slots; each next brings as many as all before it."""
+SLOTS = 64
+"""Segments are multiples of so many slots."""
 BURST = 16
 """Most tokens of a row between two looks of the host."""
 LANES = 8
@@ -52,7 +55,7 @@ class Lanes:
     tokens: int [P, F, C], of which the first counts [P, F] are real.
     lengths: int [P, F], tokens of the row before them.
     adapted: bool [P, F], whether the adapters count.
-    reach: int, which of the engine's views.
+    reach: int, the segment up to which the rows go.
   """
 
   rows: np.ndarray
@@ -77,7 +80,7 @@ class Turns:
     keys, places: uint32 [B, k] and [B, 3]: data of a key, and the task, sample and turn folded into it; token i of the
       turn uses fold_in(that, i).
     adapted: bool [B], whether the adapters count.
-    reach: int, which of the engine's views.
+    reach: int, the segment up to which the rows go.
     enough: int, how many turns must end for the burst to end early.
   """
 
@@ -114,8 +117,9 @@ class Engine:
       home: Mesh | None = None, chunk: int = 16,
   ):
     self.model, self.rows, self.max_turn, self.chunk, self.stop_ids = model, rows, max_turn, chunk, tuple(stop_ids)
-    self.views = views_of(slots)
-    self.slots = self.views[-1]
+    self.segments = segments_of(slots)
+    self._ends = np.cumsum(self.segments)
+    self.slots = int(self._ends[-1])
     self.mesh, self.home = mesh, home or mesh
     parts = parallel.row_shards(mesh) if mesh is not None else 1
     self.parts = parts if rows % parts == 0 else 1
@@ -150,24 +154,23 @@ class Engine:
 
   def _empty(self) -> Rows:
     last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
-    cache = self.model.init_cache(self.rows, self.slots)
+    cache = self.model.init_cache(self.rows, self.segments)
     return Rows(self._lie(cache), parallel.constrain(self.mesh, last))
 
   def _lie(self, cache: Cache) -> Cache:
     return jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
 
   def reach(self, most: int) -> np.ndarray:
-    """Which of the views has room for rows of `most` tokens."""
-    return np.int32(np.searchsorted(self.views, min(most, self.slots)))
+    """The segment up to which rows of `most` tokens go."""
+    return np.int32(np.searchsorted(self._ends, min(most, self.slots)))
 
   def _extended(self, params: Params, rows: Rows, lanes: Lanes) -> tuple[jax.Array, Cache]:
     """The hidden states [P F, C, D] of the lanes, and the caches with them."""
     flat = lambda a: parallel.constrain(self.mesh, a.reshape(-1, *a.shape[2:]))
     adapted = flat(lanes.adapted) if self.model.config.lora else None
     hidden, cache = self.model.extend(
-        params, rows.cache, flat(lanes.tokens), flat(lanes.lengths), views=self.views, reach=lanes.reach,
-        rows=lanes.rows, adapted=adapted,
-    )  # fmt: skip
+        params, rows.cache, flat(lanes.tokens), flat(lanes.lengths), reach=lanes.reach, rows=lanes.rows, adapted=adapted
+    )
     return hidden, self._lie(cache)
 
   def _feed(self, params: Params, rows: Rows, lanes: Lanes) -> Rows:
@@ -176,20 +179,20 @@ class Engine:
     newest = jnp.take_along_axis(hidden, jnp.maximum(lanes.counts.reshape(-1) - 1, 0)[:, None, None], 1)[:, 0]
     return Rows(cache, self._put(rows.last, lanes.rows, newest))
 
-  def _put(self, old: jax.Array, at: jax.Array, new: jax.Array, view: int | None = None) -> jax.Array:
-    """`old` [B, ...] with the lanes' rows replaced; of caches, their first `view` slots."""
+  def _put(self, old: jax.Array, at: jax.Array, new: jax.Array) -> jax.Array:
+    """`old` [B, ...] with the lanes' rows replaced."""
     apart = lambda a: a.reshape(self.parts, -1, *a.shape[1:])
-    where = lambda at: at if view is None else (at, slice(None), slice(view))
-    put = jax.vmap(lambda old, at, new: old.at[where(at)].set(new, mode="drop", unique_indices=True))
+    put = jax.vmap(lambda old, at, new: old.at[at].set(new, mode="drop", unique_indices=True))
     return put(apart(old), at, apart(new)).reshape(old.shape)
 
   def _fork(self, rows: Rows, sources: jax.Array, targets: jax.Array, reach: jax.Array) -> Rows:
-    """Copies the caches of rows `sources` to rows `targets`, each int [P, F] within its part, as far as the view."""
+    """Copies the caches of rows `sources` to rows `targets`, each int [P, F] within its part, as far as `reach`."""
+    copy = lambda segment: self._put(segment, targets, taken(segment, sources))
 
-    def copy(view: int, cache: Cache) -> Cache:
-      return jax.tree.map(lambda a: self._put(a, targets, taken(a, sources, view), view), cache)
+    def one(n: int, cache: Cache) -> Cache:
+      return jax.tree.map(lambda segments: (*map(copy, segments[:n]), *segments[n:]), cache, is_leaf=_is_segments)
 
-    over = [lambda cache, view=view: copy(view, cache) for view in self.views]
+    over = [functools.partial(one, n + 1) for n in range(len(self.segments))]
     return Rows(self._lie(jax.lax.switch(reach, over, rows.cache)), rows.last)
 
   def _score(
@@ -205,9 +208,7 @@ class Engine:
     """
     # What stands in a cache beyond its row's length never matters.
     hidden, cache = self._extended(params, rows, lanes)
-    apart = rows.last.reshape(self.parts, -1, rows.last.shape[-1])
-    last = jax.vmap(lambda last, at: last.at[at].get(mode="clip"))(apart, lanes.rows).reshape(before.shape)
-    before = jnp.where(first, last, before)
+    before = jnp.where(first, taken(rows.last, lanes.rows), before)
     logits = self.model.logits(params, jnp.concatenate([before[:, None], hidden[:, :-1]], 1))
     tokens = lanes.tokens.reshape(logits.shape[:2])
     logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], -1).reshape(lanes.tokens.shape)
@@ -240,7 +241,7 @@ class Engine:
       tokens = tokens.at[:, i].set(jnp.where(alive, token, 0))
       logprobs = logprobs.at[:, i].set(jnp.where(alive, logprob, 0.0))
       hidden, cache = self.model.extend(
-          params, rows.cache, token[:, None], lengths, views=self.views, reach=turns.reach, adapted=adapted
+          params, rows.cache, token[:, None], lengths, reach=turns.reach, adapted=adapted
       )
       rows = Rows(self._lie(cache), jnp.where(alive[:, None], hidden[:, 0], rows.last))
       lengths, counts = lengths + alive, counts + alive
@@ -254,11 +255,16 @@ class Engine:
     return rows, tuple(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts, alive))
 
 
-def views_of(slots: int) -> tuple[int, ...]:
-  """Numbers of slots that attention may be over, at most four; the last has room for `slots`."""
-  step = -(-slots // VIEWS // VIEW_STEP) * VIEW_STEP
-  all_blocks = -(-slots // step)
-  return tuple(step * n for n in sorted({min(2**i, all_blocks) for i in range(VIEWS.bit_length())}))
+def segments_of(slots: int) -> tuple[int, ...]:
+  """Slots of each segment of the caches, at most four, which have room for `slots` in all."""
+  step = -(-slots // SMALLEST // SLOTS) * SLOTS
+  blocks = -(-slots // step)
+  ends = sorted({min(2**i, blocks) for i in range(SMALLEST.bit_length())})
+  return tuple(step * (end - start) for start, end in itertools.pairwise([0, *ends]))
+
+
+def _is_segments(node: object) -> bool:
+  return isinstance(node, tuple) and isinstance(node[0], jax.Array)
 
 
 def place_key(key: jax.Array, task: jax.Array, sample: jax.Array, turn: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from sml_jax.dialogue.renderer import Renderer
 from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.models import lora
 from sml_jax.models.lora import Lora
-from sml_jax.sampling.engine import BURST, Engine, _draw, views_of
+from sml_jax.sampling.engine import BURST, Engine, _draw, segments_of
 from sml_jax.sampling.session import Request, Said, Session
 
 
@@ -27,8 +27,8 @@ class Chain:
   def unstacked(self, params):
     return params
 
-  def init_cache(self, rows, slots):
-    return ((jnp.zeros((rows, 1, slots, 2)),) * 2,)
+  def init_cache(self, rows, segments):
+    return (((jnp.zeros((rows, 1, 2, 2)),),) * 2,)
 
   def extend(self, params, cache, tokens, lengths, **where):
     return tokens[..., None].astype(jnp.float32), cache
@@ -306,6 +306,6 @@ def test_rows_wait_their_turn_and_never_overflow(engine, params):
     finish(session)
 
 
-def test_views():
-  assert views_of(300) == (64, 128, 256, 320) and views_of(64) == (64,) and views_of(65) == (64, 128)
-  assert views_of(16_000) == (2048, 4096, 8192, 16384) and views_of(1024) == (128, 256, 512, 1024)
+def test_segments():
+  assert segments_of(300) == (64, 64, 128, 64) and segments_of(64) == (64,) and segments_of(65) == (64, 64)
+  assert segments_of(16_000) == (2048, 2048, 4096, 8192) and segments_of(1024) == (128, 128, 256, 512)
