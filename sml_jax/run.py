@@ -20,16 +20,17 @@ from sml_jax.data.store import DialogueWriter
 from sml_jax.dialogue.api import Client
 from sml_jax.dialogue.cast import Cast, Served, api_writers, make_client
 from sml_jax.dialogue.conversation import Table, TokenBudget
-from sml_jax.dialogue.model_writer import ModelWriters
+from sml_jax.dialogue.model_writer import ModelWriters, Room
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.rollout import OneTable, OwnTables, ToldWriter
+from sml_jax.dialogue.renderer import Renderer
+from sml_jax.dialogue.rollout import OneTable, OwnTables
 from sml_jax.dialogue.served import ServedTable
 from sml_jax.errors import UserError
 from sml_jax.evaluate.metrics_log import MetricsLog
 from sml_jax.evaluate.progress import Progress
 from sml_jax.learn.flops import peak_flops
 from sml_jax.learn.trainer import Trainer
-from sml_jax.models.transformer import Params
+from sml_jax.models.transformer import Model, Params
 from sml_jax.sampling.engine import Engine
 from sml_jax.student import ServedStudent, Student, other_student
 from sml_jax.tasks.source import load, make_source
@@ -62,8 +63,7 @@ class Run:
     self.table.compat = config.tasks.compat
     self.table.leaks = (config.dialogue.leaks, config.dialogue.leak_resamples)
     self.table.cast = Cast(
-        self.table, config.dialogue, model=self._model_writers, own=lambda: self._writers(weights=None),
-        served=self._api_writers,
+        self.table, config.dialogue, model=self._model_writers, own=self._writers_beside, served=self._api_writers
     )
     # Last: a config that asks for what is not there has not claimed the folder, and may be mended.
     self.workdir = Workdir(folder, config, write=jax.process_index() == 0)
@@ -73,24 +73,18 @@ class Run:
   def _table(self) -> Table:
     """The one engine of the run, with room for the longest dialogue that any stage plays."""
     c = self.config
-    slots = longest_dialogue(c)
+    longest_dialogue(c)
     local = parallel.local_mesh(self.mesh) if c.rollout != "global" else None
     if local is None and c.rollout == "local":
       raise UserError(f'rollout="local": mesh.model is {self.mesh.shape["model"]}, more than the devices of a process '
                       "or no divisor of them; use auto")
     check_rows(c, self.mesh)
     processes = jax.process_count()
-    engine = Engine(
-        dataclasses.replace(self.model, mesh=local or self.mesh),
-        rows=c.engine_rows // processes if local else c.engine_rows,
-        slots=slots,
-        max_turn=self.budget.turn,
-        stop_ids=self.renderer.stop_ids,
-        mesh=local or self.mesh,
-        home=self.mesh,
-    )
+    rows = c.engine_rows // processes if local else c.engine_rows
+    mesh = local or self.mesh
+    engine = student_engine(c, dataclasses.replace(self.model, mesh=mesh), rows, self.renderer, home=self.mesh)
     kind = Table if processes == 1 else OwnTables if local else OneTable
-    return kind(engine, self.renderer, self.source, self.budget)
+    return kind(engine, self.renderer, self.source, self.budget, rows)
 
   def _served_table(self) -> ServedTable:
     c = self.config
@@ -110,29 +104,28 @@ class Run:
     return {f"{name}_{key}": value for name, client in self.clients.items() for key, value in client.stats().items()}
 
   def _api_writers(self) -> Served:
-    writers = api_writers(self.config, self.client("teacher_api"))
-    return Served(ToldWriter(writers.writer(None, None))) if isinstance(self.table, OneTable) else writers
+    return api_writers(self.config, self.client("teacher_api"))
 
   def _model_writers(self) -> ModelWriters:
     """A frozen model: the student before any training, or another checkpoint."""
-    c = self.config
+    c, key = self.config, jax.random.key(self.config.seed)
     if folder := c.dialogue.teacher_checkpoint:
       own = other_student(c, folder, self.mesh)
-      first = lambda: own.initial_params("", jax.random.key(c.seed), self.progress.log)
-      return self._writers(weights=first, model=own.model, own_renderer=own.renderer)
-    return self._writers(weights=lambda: self.student.initial_params("", jax.random.key(c.seed), self.progress.log))
+      weights = lambda: own.initial_params("", key, self.progress.log)
+      return self._writers_apart(weights, own.renderer, own.model)
+    if self.model.config.lora:
+      return self._writers_beside(adapted=False)
+    return self._writers_apart(lambda: self.student.initial_params("", key, self.progress.log), self.renderer)
 
-  def _writers(self, **how: Any) -> ModelWriters:
-    d = self.config.dialogue
-    return ModelWriters(
-        self.table.engine,
-        self.renderer,
-        self.budget,
-        replies=most_turns(self.config) - 1,
-        prompt=d.max_teacher_prompt_tokens,
-        max_turn=d.max_teacher_turn_tokens,
-        **how,
-    )
+  def _writers_beside(self, adapted: bool = True) -> ModelWriters:
+    """In every second row of the students' engine."""
+    table, room = self.table, writer_room(self.config, self.renderer)
+    return ModelWriters(table.engine, table.writer_rows(), room, self.renderer, adapted=adapted)
+
+  def _writers_apart(self, weights: Any, renderer: Any, model: Any = None) -> ModelWriters:
+    table, room = self.table, writer_room(self.config, self.renderer)
+    replies = most_turns(self.config) - 1
+    return ModelWriters.apart(table.engine, table.rows, room, renderer, weights, replies=replies, model=model)
 
   @functools.cached_property
   def peak(self) -> float | None:
@@ -176,6 +169,35 @@ def longest_dialogue(config: ConfigDict) -> int:
         f"model.max_length ({config.model.max_length})"
     )
   return most
+
+
+def writes_beside(config: ConfigDict) -> bool:
+  """Whether somebody writes with the student's weights, with or without its adapters: in rows of the same engine."""
+  d = config.dialogue
+  frozen = "model" in (d.teacher, d.kinds) and not d.teacher_checkpoint and config.model.lora.rank > 0
+  return frozen or "student" in (d.teacher, d.questioner, d.kinds)
+
+
+def writer_room(config: ConfigDict, renderer: Renderer) -> Room:
+  """Raises UserError if there is no room for a word."""
+  d = config.dialogue
+  return Room.beside(
+      renderer, token_budget(config), prompt=d.max_teacher_prompt_tokens, max_turn=d.max_teacher_turn_tokens
+  )
+
+
+def student_engine(
+    config: ConfigDict, model: Model, rows: int, renderer: Renderer, home: Mesh | None = None
+) -> Engine:
+  """The students' engine for so many dialogues at a time, on the model's mesh, and beside them the rows of those who
+  write with the same weights."""
+  slots, max_turn = longest_dialogue(config), token_budget(config).turn
+  if writes_beside(config):
+    room, rows = writer_room(config, renderer), 2 * rows
+    slots, max_turn = max(slots, room.slots(most_turns(config) - 1)), max(max_turn, room.max_turn)
+  return Engine(
+      model, rows=rows, slots=slots, max_turn=max_turn, stop_ids=renderer.stop_ids, mesh=model.mesh, home=home
+  )
 
 
 def check_rows(config: ConfigDict, mesh: Mesh) -> None:

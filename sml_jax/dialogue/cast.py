@@ -15,7 +15,7 @@ from sml_jax.dialogue.served import ApiWriter
 from sml_jax.dialogue.teacher import Teacher
 from sml_jax.dialogue.tutor import KindJudge, Prompts, Questioner, Tutor, Writer
 from sml_jax.errors import UserError
-from sml_jax.models.transformer import Params
+from sml_jax.sampling.session import Sessions
 
 OWN_KEYS = ("words", "system")
 """Of the config's tables for servers: what is not the client's."""
@@ -24,7 +24,7 @@ OWN_KEYS = ("words", "system")
 class Writers(Protocol):
   """Makes the writer of each rollout."""
 
-  def writer(self, key: jax.Array, student: Params) -> Writer: ...
+  def writer(self, key: jax.Array, sessions: Sessions) -> Writer: ...
 
 
 class Served:
@@ -33,7 +33,7 @@ class Served:
   def __init__(self, writer: Writer):
     self._writer = writer
 
-  def writer(self, key: jax.Array, student: Params) -> Writer:
+  def writer(self, key: jax.Array, sessions: Sessions) -> Writer:
     return self._writer
 
 
@@ -63,24 +63,25 @@ class Cast:
       return made.get(kind)
 
     self._teachers, self._questioners, self._judges = map(writers, (config.teacher, config.questioner, config.kinds))
+    self.pace = "one_by_one" if "api" in made else "apart" if made else "together"
 
-  def teacher(self, feedback: Feedback, key: jax.Array, student: Params) -> Teacher:
+  def teacher(self, feedback: Feedback, key: jax.Array, sessions: Sessions) -> Teacher:
     source = self._table.source
     if self._teachers is None:
       return source.teacher(feedback)
-    writer = self._teachers.writer(key, student)
+    writer = self._teachers.writer(key, sessions)
     return Tutor(feedback, source, writer, self._prompts, self._table.fit, self._table.compat)
 
-  def questioner(self, key: jax.Array, student: Params) -> Questioner | None:
+  def questioner(self, key: jax.Array, sessions: Sessions) -> Questioner | None:
     if self._questioners is None:
       return None
-    writer = self._questioners.writer(jax.random.fold_in(key, 1), student)
+    writer = self._questioners.writer(jax.random.fold_in(key, 1), sessions)
     return Questioner(self._table.source, writer, self._prompts, self._table.fit_question)
 
-  def judge(self, key: jax.Array, student: Params) -> KindJudge | None:
+  def judge(self, key: jax.Array, sessions: Sessions) -> KindJudge | None:
     if self._judges is None:
       return None
-    return KindJudge(self._table.source, self._judges.writer(jax.random.fold_in(key, 2), student), self._prompts)
+    return KindJudge(self._table.source, self._judges.writer(jax.random.fold_in(key, 2), sessions), self._prompts)
 
 
 def make_client(config: ConfigDict, name: str, notify: Callable[[str], None]) -> Client:

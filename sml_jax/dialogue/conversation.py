@@ -1,82 +1,100 @@
-"""How the two talk: many dialogues in lock-step, one student turn and one reply at a time.
+"""How the two talk: what becomes of a student turn, and what ends a dialogue.
 
-Only the verifier, the turn cap or a failure ends a dialogue; nothing the student says does. Who the students are is
-seats.py's: rows of the engine, or a server's.
+Only the verifier, the turn cap or a failure ends a dialogue; nothing the student says does. Who speaks when is the
+matter of play.py, or where the students are a server's, of served.py.
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
 
 import jax
 import numpy as np
 
 from sml_jax.dialogue.firewall import Firewall, Policy, leak_of
-from sml_jax.dialogue.record import Dialogue, End, Feedback, Turn
+from sml_jax.dialogue.play import Doing, Play
+from sml_jax.dialogue.record import Dialogue, End, Feedback
 from sml_jax.dialogue.renderer import Renderer
-from sml_jax.dialogue.seats import EngineSeats, Rules, TokenBudget, padded, place_keys
+from sml_jax.dialogue.rules import Rules, TokenBudget
 from sml_jax.dialogue.teacher import ALL_SHARDS, Reply, Teacher, as_reply, hidden_shards, recap
 from sml_jax.dialogue.tutor import KindJudge, Questioner
 from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
-from sml_jax.sampling.engine import Engine
+from sml_jax.sampling.engine import Engine, place_key
+from sml_jax.sampling.session import Sessions
 from sml_jax.tasks.lost_in_conversation import Compat
-from sml_jax.tasks.source import Source
+from sml_jax.tasks.source import Source, one_at_a_time
 from sml_jax.tasks.task import Task
 
 __all__ = ["Rules", "Table", "TokenBudget", "solved_counts"]
 
 
+Pace = Literal["together", "apart", "one_by_one"]
+
+
 class Cast(Protocol):
   """Who speaks and judges beside the students, in place of the source; each is made for one rollout, given its key and
-  the decode copy of its student's parameters."""
+  the sessions of its engines.
 
-  def teacher(self, feedback: Feedback, key: jax.Array, student: Params) -> Teacher: ...
+  Attributes:
+    pace: how turns are given to them: "together" = all that have ended at a time; "apart" = each by itself, for writers
+      whose rows go on as they come; "one_by_one" = all that have ended since the last are back, for a server, which is
+      asked many things at a time.
+  """
 
-  def questioner(self, key: jax.Array, student: Params) -> Questioner | None: ...
+  pace: Pace
 
-  def judge(self, key: jax.Array, student: Params) -> KindJudge | None: ...
+  def teacher(self, feedback: Feedback, key: jax.Array, sessions: Sessions) -> Teacher: ...
 
+  def questioner(self, key: jax.Array, sessions: Sessions) -> Questioner | None: ...
 
-class Seats(Protocol):
-  """The students of a batch of dialogues."""
-
-  def speak(self, live: Sequence[int], turn: int) -> None:
-    """Appends a student turn to each live dialogue, or ends it as student_failed."""
-    ...
-
-  def settle(self, turns: Mapping[int, tuple[Turn, Turn]]) -> None:
-    """Told, for each dialogue that goes on, the turn that its student spoke and the one that counts in its place."""
-    ...
-
-  def hear(self, index: int) -> None:
-    """Told that a dialogue has a new teacher turn."""
-    ...
+  def judge(self, key: jax.Array, sessions: Sessions) -> KindJudge | None: ...
 
 
 class Table:
   """Where student and teacher meet: the engine's rows, the source's verifier and a teacher.
 
+  Args:
+    engine, renderer: of the students.
+    source: of the tasks.
+    budget: of a dialogue.
+    rows: dialogues that are played side by side; the engine has as many rows or twice as many, of which a writer has
+      every second. 0 = the engine's.
+
   Attributes:
     cast: gives teacher, questioner and judge of kinds; None = the source is all of them.
     leaks: what is done about replies that give the answer away (firewall.Policy), and how often one is asked anew.
     compat: "reference" = recaps as the reference of Lost in Conversation makes them.
+    clock: seconds of all rollouts so far: "prefill", "decode", and "teacher" and "verify" where they were waited for.
   """
 
-  def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget):
+  def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget, rows: int = 0):
     self.engine, self.renderer, self.source, self.budget = engine, renderer, source, budget
+    self.rows = rows or engine.rows
     self.cast: Cast | None = None
     self.leaks: tuple[Policy, int] = ("mark", 0)
     self.compat: Compat = "fixed"
-    self._chances = jax.jit(jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2**31 - 1))))
+    self.clock: collections.Counter[str] = collections.Counter()
 
   @property
-  def rows(self) -> int:
-    """Dialogues that are played side by side."""
-    return self.engine.rows
+  def source(self) -> Source:
+    return self._source
+
+  @source.setter
+  def source(self, source: Source) -> None:
+    self._source = one_at_a_time(source)
+
+  def row(self, seat: int) -> int:
+    """The engine's row of a student."""
+    return seat * (self.engine.rows // self.rows)
+
+  def writer_rows(self) -> range:
+    """The engine's rows beside the students'."""
+    return range(1, self.engine.rows, 2)
 
   def play(
       self, params: Params, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array
@@ -85,37 +103,67 @@ class Table:
 
     Args:
       params: of the student.
-      tasks, samples: of equal length; any number, played in batches of `rows`.
+      tasks, samples: of equal length; any number, of which `rows` are played at a time.
       rules: of the rollout.
       key: of (seed, stage, step); the rest of a token's place is folded in here.
     """
-    student = self._student(params, rules)
-    others = self._others(student, rules, key)
-    out = []
-    for start in range(0, len(tasks), self.rows):
-      stop = start + self.rows
-      out += self._play_batch(student, others, tasks[start:stop], samples[start:stop], rules, key)
-    return out
+    sessions = self._sessions(params, rules)
+    return self._run(Play(self, sessions, self.others(rules, key, sessions), tasks, samples, rules, key), sessions)
 
-  def _others(self, student: Params, rules: Rules, key: jax.Array) -> Others:
-    if self.cast is None:
-      teacher, questioner, judge = self.source.teacher(rules.feedback), None, None
-    else:
-      teacher = self.cast.teacher(rules.feedback, key, student)
-      questioner = self.cast.questioner(key, student) if rules.q_priming else None
-      judge = self.cast.judge(key, student)
-    if self.leaks[0] != "off":
-      teacher = Firewall(teacher, self.source, *self.leaks)
-    return Others(teacher, questioner, judge)
-
-  def _student(self, params: Params, rules: Rules) -> Params:
-    """The decode copy."""
+  def _sessions(self, params: Params, rules: Rules) -> Sessions:
     if (most := self.budget.length(rules.turns)) > self.engine.slots:
       raise ValueError(f"{rules.turns} turns may take {most} tokens, but the engine's rows have {self.engine.slots}")
-    return self.engine.decode_params(params)
+    sessions = Sessions()
+    sessions.of(self.engine, lambda: self.engine.decode_params(params))
+    return sessions
 
-  def seats(self, student: Params, tasks, dialogues: list[Dialogue], rules: Rules, key: jax.Array) -> Seats:
-    return EngineSeats(self.engine, self.renderer, self.budget, student, tasks, dialogues, rules, key)
+  def _run(self, play: Play, sessions: Sessions) -> list[Dialogue]:
+    dialogues = play.run()
+    self.clock.update(play.seconds)
+    for session in sessions:
+      self.clock.update(session.seconds)
+    return dialogues
+
+  def others(self, rules: Rules, key: jax.Array, sessions: Sessions) -> Others:
+    if self.cast is None:
+      teacher, questioner, judge, pace = self.source.teacher(rules.feedback), None, None, "together"
+    else:
+      teacher = self.cast.teacher(rules.feedback, key, sessions)
+      questioner = self.cast.questioner(key, sessions) if rules.q_priming else None
+      judge, pace = self.cast.judge(key, sessions), self.cast.pace
+    in_step = getattr(teacher, "in_step", False)
+    if self.leaks[0] != "off":
+      teacher = Firewall(teacher, self.source, *self.leaks)
+    return Others(teacher, questioner, judge, pace, in_step)
+
+  def open(self, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, others: Others) -> list[Dialogue]:
+    """Dialogues of which the problem alone is said; one that is too long has ended."""
+    dialogues = [self._open(t, s, rules.feedback) for t, s in zip(tasks, samples, strict=True)]
+    for d in dialogues:
+      d.prompts = getattr(others.teacher, "hashes", "")
+      if len(d.bos) + len(d.turns[0].tokens) + len(self.renderer.student_prompt()) > self.budget.problem:
+        d.end, d.turns[0].tokens = "context_full", []  # nobody reads it: in the record as text alone
+    return dialogues
+
+  def chances(
+      self, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array
+  ) -> list[list[float]] | None:
+    """Q-priming: the number in [0, 1) that each turn of each dialogue is given; None where there is no such thing."""
+    if not rules.q_priming:
+      return None
+    out: list[list[float]] = []
+    for start in range(0, len(tasks), self.rows):
+      some = slice(start, start + self.rows)
+      places = np.zeros((2, self.rows), np.uint32)
+      places[0, : len(tasks[some])] = [zlib.crc32(t.id.encode()) for t in tasks[some]]
+      places[1, : len(tasks[some])] = samples[some]
+      out += np.asarray(_chances(key, *places, np.arange(1, rules.turns + 1)))[: len(tasks[some])].tolist()
+    return out
+
+  def answers(self, tasks: Sequence[Task]) -> dict[int, list[int]]:
+    """The canonical answers as turns, by index; one that is longer than a turn is not the student's to say."""
+    spoken = {i: self.renderer.student_turn(t.answer).tokens for i, t in enumerate(tasks) if t.answer}
+    return {i: list(tokens) for i, tokens in spoken.items() if len(tokens) <= self.budget.turn}
 
   def recite(self, tasks: Sequence[Task]) -> list[Dialogue]:
     """Dialogues of one turn, in which the student says its task's canonical answer: a data set's own solutions.
@@ -133,7 +181,7 @@ class Table:
       else:
         d.turns.append(turn)
         told.append((task, d))
-    self._judge([t for t, _ in told], [d for _, d in told], 1, rules)
+    self._judge([t for t, _ in told], [d for _, d in told], rules)
     return dialogues
 
   def fit(self, text: str) -> str:
@@ -149,36 +197,30 @@ class Table:
       text = text[:-1]
     return text.strip()
 
-  def _play_batch(self, student, others: Others, tasks, samples, rules: Rules, key) -> list[Dialogue]:
-    dialogues = [self._open(t, s, rules.feedback) for t, s in zip(tasks, samples, strict=True)]
-    for d in dialogues:
-      d.prompts = getattr(others.teacher, "hashes", "")
-      if len(d.bos) + len(d.turns[0].tokens) + len(self.renderer.student_prompt()) > self.budget.problem:
-        d.end, d.turns[0].tokens = "context_full", []  # nobody reads it: in the record as text alone
-    of = lambda live: ([tasks[i] for i in live], [dialogues[i] for i in live])
-    seats = self.seats(student, tasks, dialogues, rules, key)
-    for turn in range(1, rules.turns + 1):
-      live = [i for i, d in enumerate(dialogues) if d.end is None]
-      if not live:
-        break
-      seats.speak(live, turn)
-      live = [i for i in live if dialogues[i].end is None]
-      self._judge(*of(live), turn, rules, others.judge)
-      spoken = {i: dialogues[i].turns[-1] for i in live}
-      self._ask_instead(live, tasks, dialogues, turn, rules, key, others.questioner)
-      live = [i for i in live if dialogues[i].end is None]
-      seats.settle({i: (spoken[i], dialogues[i].turns[-1]) for i in live})
-      for i, reply in zip(live, self._replies(others.teacher, *of(live)), strict=True):
-        self._answer(dialogues[i], reply)
-        seats.hear(i)
-    return dialogues
+  def respond(
+      self, others: Others, tasks: Sequence[Task], dialogues: Sequence[Dialogue], rules: Rules,
+      chances: Sequence[Sequence[float]] | None, doing: Callable[[Doing], None] = lambda what: None,
+  ) -> None:
+    """What comes of each dialogue's last turn: its verdict and kind, a question in its place, an end or a reply.
+
+    chances: of each dialogue's turns, see `chances`. doing: is told what begins.
+    """
+    doing("verify")
+    self._judge(tasks, dialogues, rules, others.judge)
+    doing("teacher")
+    if chances is not None:
+      self._ask_instead(tasks, dialogues, rules, chances, others.questioner)
+    live = [i for i, d in enumerate(dialogues) if d.end is None]
+    replies = self._replies(others.teacher, [tasks[i] for i in live], [dialogues[i] for i in live])
+    for i, reply in zip(live, replies, strict=True):
+      self._answer(dialogues[i], reply)
 
   def _open(self, task: Task, sample: int, feedback: Feedback) -> Dialogue:
     problem = self.renderer.first_turn(task.text, system=task.system or None)
     return Dialogue(task.id, task.domain, sample, feedback, [problem], bos=list(self.renderer.bos))
 
   def _judge(
-      self, tasks: list[Task], dialogues: list[Dialogue], turn: int, rules: Rules, judge: KindJudge | None = None
+      self, tasks: Sequence[Task], dialogues: Sequence[Dialogue], rules: Rules, judge: KindJudge | None = None
   ) -> None:
     """Kind, verdict and (where it ends here) end reason of each dialogue's last turn."""
     texts = [d.turns[-1].text for d in dialogues]
@@ -189,22 +231,19 @@ class Table:
       last.hidden = len(hidden_shards(task, dialogue))
       last.kind, last.reason = kind, self.source.reason(task, last.text)
       last.verdict = "no_attempt" if last.cut else verdict
-      dialogue.end = _end(task, dialogue, turn, rules, self.compat)
+      dialogue.end = _end(task, dialogue, rules, self.compat)
 
   def _ask_instead(
-      self, live, tasks, dialogues, turn, rules: Rules, key, questioner: Questioner | None
+      self, tasks: Sequence[Task], dialogues: Sequence[Dialogue], rules: Rules, chances: Sequence[Sequence[float]],
+      questioner: Questioner | None,
   ) -> None:
     """Q-priming: replaces wrong turns by questions with probability base^turn."""
-    if not rules.q_priming:
-      return
-    places = [zlib.crc32(tasks[i].id.encode()) for i in live], [dialogues[i].sample for i in live]
-    keys = place_keys(key, *(padded(p, self.rows) for p in places), turn)
-    chances = np.asarray(self._chances(keys))
-    chosen = [
-        i for i, chance in zip(live, chances, strict=False)
-        if dialogues[i].turns[-1].verdict == "wrong" and dialogues[i].end in (None, "turn_limit")
-        and chance < rules.q_priming**turn
-    ]  # fmt: skip
+    chosen = []
+    for i, d in enumerate(dialogues):
+      turn = len(d.student_turns)
+      replaceable = d.turns[-1].verdict == "wrong" and d.end in (None, "turn_limit")
+      if replaceable and chances[i][turn - 1] < rules.q_priming**turn:
+        chosen.append(i)
     for i, text in zip(chosen, self._questions(tasks, dialogues, chosen, questioner), strict=True):
       if text is None:
         continue  # nothing that could be asked without the answer: the turn stays as it is
@@ -254,11 +293,18 @@ class Table:
 
 @dataclasses.dataclass(frozen=True)
 class Others:
-  """Who besides the students speaks or judges in one rollout."""
+  """Who besides the students speaks or judges in one rollout.
+
+  Attributes:
+    pace: see `Cast`.
+    in_step: all dialogues take their turns at the same time, since what one hears depends on the others.
+  """
 
   teacher: Teacher
   questioner: Questioner | None = None
   judge: KindJudge | None = None
+  pace: Pace = "together"
+  in_step: bool = False
 
 
 def _wants_recap(task: Task, dialogue: Dialogue) -> bool:
@@ -266,9 +312,15 @@ def _wants_recap(task: Task, dialogue: Dialogue) -> bool:
   return task.reveal == "recap" and not told and not hidden_shards(task, dialogue)
 
 
-def _end(task: Task, dialogue: Dialogue, turn: int, rules: Rules, compat: Compat) -> End | None:
-  """Why a dialogue ends with student turn number `turn`; None if it goes on."""
-  last = dialogue.turns[-1]
+_chances = jax.jit(jax.vmap(jax.vmap(
+    lambda *place: jax.random.uniform(jax.random.fold_in(place_key(*place), 2**31 - 1)), (None, None, None, 0)
+), (None, 0, 0, None)))  # fmt: skip
+"""key, tasks [B], samples [B], turns [T] -> [B, T]."""
+
+
+def _end(task: Task, dialogue: Dialogue, rules: Rules, compat: Compat) -> End | None:
+  """Why a dialogue ends with its last student turn; None if it goes on."""
+  last, turn = dialogue.turns[-1], len(dialogue.student_turns)
   if last.cut:
     return "malformed"
   if last.verdict == "verifier_failed":

@@ -5,21 +5,21 @@ Both return what one process would return: all dialogues, in the order asked for
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 
 from sml_jax import parallel
-from sml_jax.dialogue.conversation import Rules, Table, TokenBudget
-from sml_jax.dialogue.record import Dialogue, Feedback, Kind
-from sml_jax.dialogue.renderer import Renderer
-from sml_jax.dialogue.teacher import Reply, Teacher
-from sml_jax.dialogue.tutor import Note, Writer
+from sml_jax.dialogue.conversation import Rules, Table
+from sml_jax.dialogue.play import Play
+from sml_jax.dialogue.record import Dialogue
+from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
 from sml_jax.sampling.engine import Engine
-from sml_jax.tasks.source import Source
-from sml_jax.tasks.task import Task, Verdict
+from sml_jax.sampling.session import Session, Sessions
+from sml_jax.tasks.task import Task
 
 
 class OwnTables(Table):
@@ -45,71 +45,62 @@ def share(tasks: Sequence[Task], index: int, count: int) -> list[int]:
 
 
 class OneTable(Table):
-  """One table of all processes, whose engine has all devices: every process runs the same program, in step.
+  """One table of all processes, whose engine has all devices.
 
-  What the world outside says (verdicts, kinds, replies, questions) is asked for by the first process and told to all.
+  The first process plays, and asks the world outside; the others run the steps of the engines that it runs.
   """
 
-  def __init__(self, engine: Engine, renderer: Renderer, source: Source, budget: TokenBudget):
-    super().__init__(engine, renderer, _Told(source), budget)
-    self._alone = Table(engine, renderer, source, budget)
+  def _sessions(self, params: Params, rules: Rules) -> Sessions:
+    number = itertools.count()
+    sessions = Sessions(lambda engine, params: _ToldSession(engine, params, next(number)))
+    sessions.of(self.engine, lambda: self.engine.decode_params(params))
+    return sessions
 
-  def recite(self, tasks: Sequence[Task]) -> list[Dialogue]:
-    return self._alone.recite(tasks)  # a process recites its own tasks, and others do not wait for it
-
-
-class _Told:
-  """A source that the first process asks for all."""
-
-  def __init__(self, source: Source):
-    self._source = source
-    self._known: dict[tuple[str, str], tuple[Kind, str]] = {}
-
-  def __getattr__(self, name: str) -> Any:
-    return getattr(self._source, name)
-
-  def verify(self, tasks: Sequence[Task], texts: Sequence[str]) -> list[Verdict]:
-    if not tasks:
-      return []
-    of = self._source
-    ask = lambda: [of.verify(tasks, texts), *(list(map(what, tasks, texts)) for what in (of.kind, of.reason))]
-    verdicts, *more = parallel.by_first(ask)
-    # The turns' kinds and reasons are asked for next, one by one: told here, they cost no further meeting.
-    turns = ((task.id, text) for task, text in zip(tasks, texts, strict=True))
-    self._known = dict(zip(turns, zip(*more, strict=True), strict=True))
-    return verdicts
-
-  def kind(self, task: Task, text: str) -> Kind:
-    known = self._known.get((task.id, text))
-    return known[0] if known else parallel.by_first(lambda: self._source.kind(task, text))
-
-  def reason(self, task: Task, text: str) -> str:
-    known = self._known.get((task.id, text))
-    return known[1] if known else parallel.by_first(lambda: self._source.reason(task, text))
-
-  def knowledge(self, task: Task, dialogue: Dialogue) -> Mapping[str, Any]:
-    return parallel.by_first(lambda: self._source.knowledge(task, dialogue))
-
-  def question(self, task: Task, dialogue: Dialogue) -> str:
-    return parallel.by_first(lambda: self._source.question(task, dialogue))
-
-  def teacher(self, feedback: Feedback) -> Teacher:
-    return _ToldTeacher(self._source.teacher(feedback))
+  def _run(self, play: Play, sessions: Sessions) -> list[Dialogue]:
+    if jax.process_index():
+      return _follow(list(sessions))
+    try:
+      dialogues = super()._run(play, sessions)
+    except BaseException as e:
+      _tell(UserError(f"process 0: {e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'}"))
+      raise
+    _tell(dialogues)
+    return dialogues
 
 
-class _ToldTeacher:
-  def __init__(self, teacher: Teacher):
-    self._teacher = teacher
+class _ToldSession(Session):
+  """A session whose steps the first process tells the others."""
 
-  def reply(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue]) -> list[Reply | str | None]:
-    return parallel.by_first(lambda: self._teacher.reply(tasks, dialogues)) if tasks else []
+  def __init__(self, engine: Engine, params: Params, number: int):
+    super().__init__(engine, params)
+    self.number = number
+
+  def _call(self, step: str, *args: Any) -> tuple:
+    if not jax.process_index():
+      _tell((self.number, step, args))
+    return super()._call(step, *args)
 
 
-class ToldWriter:
-  """A writer outside this program, that the first process asks for all."""
+def _tell(what: Any) -> None:
+  parallel.by_first(lambda: what)
 
-  def __init__(self, writer: Writer):
-    self._writer, self.words = writer, writer.words
 
-  def write(self, notes: Sequence[Note]) -> list[str | None]:
-    return parallel.by_first(lambda: self._writer.write(notes)) if notes else []
+def _follow(sessions: list[_ToldSession]) -> list[Dialogue]:
+  """Does what the first process tells until it tells the dialogues. Raises the UserError that it tells instead."""
+  failed: Exception | None = None
+
+  def ready() -> None:
+    if failed is not None:
+      raise failed
+
+  while True:
+    told = parallel.gather(ready)[0]
+    if isinstance(told, UserError):
+      raise told
+    if isinstance(told, list):
+      return told
+    number, step, args = told
+    try:
+      sessions[number]._call(step, *args)
+    except Exception as e:
+      failed = e  # told when all meet next

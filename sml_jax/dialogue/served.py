@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 
@@ -12,9 +11,10 @@ from sml_jax.dialogue.api import Client
 from sml_jax.dialogue.api_wire import Completion, Request
 from sml_jax.dialogue.conversation import Table
 from sml_jax.dialogue.record import Dialogue, Turn
-from sml_jax.dialogue.seats import Rules, TokenBudget
+from sml_jax.dialogue.rules import Rules, TokenBudget
 from sml_jax.dialogue.tutor import Note
 from sml_jax.models.transformer import Params
+from sml_jax.sampling.session import Sessions
 from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
@@ -55,7 +55,7 @@ class PlainText:
 
 
 class ServedTable(Table):
-  """A table whose students are a server's: nothing of theirs is computed here.
+  """A table whose students are a server's: nothing of theirs is computed here. All take their turns at the same time.
 
   Args:
     client: of the student.
@@ -65,52 +65,41 @@ class ServedTable(Table):
   """
 
   def __init__(self, client: Client, source: Source, rows: int, seed: int = 0, system: str = ""):
-    super().__init__(None, PlainText(), source, TokenBudget(1, 1, 1))
-    self.client, self.seed, self.system, self._rows = client, seed, system, rows
+    super().__init__(None, PlainText(), source, TokenBudget(1, 1, 1), rows)
+    self.client, self.seed, self.system = client, seed, system
 
-  @property
-  def rows(self) -> int:
-    return self._rows
+  def play(
+      self, params: Params, tasks: Sequence[Task], samples: Sequence[int], rules: Rules, key: jax.Array
+  ) -> list[Dialogue]:
+    others = self.others(rules, key, Sessions())
+    dialogues, chances = self.open(tasks, samples, rules, others), self.chances(tasks, samples, rules, key)
+    for start in range(0, len(tasks), self.rows):
+      batch = range(start, min(start + self.rows, len(tasks)))
+      while live := [i for i in batch if dialogues[i].end is None]:
+        self._speak([tasks[i] for i in live], [dialogues[i] for i in live], rules)
+        live = [i for i in live if dialogues[i].end is None]
+        of = lambda values, live=live: [values[i] for i in live]
+        self.respond(others, of(tasks), of(dialogues), rules, chances and of(chances))
+    return dialogues
 
-  def _student(self, params: Params, rules: Rules) -> Params:
-    return params
-
-  def seats(self, student: Params, tasks, dialogues: list[Dialogue], rules: Rules, key: jax.Array) -> ServedSeats:
-    return ServedSeats(self, tasks, dialogues, rules)
-
-
-@dataclasses.dataclass
-class ServedSeats:
-  """See `conversation.Seats`."""
-
-  table: ServedTable
-  tasks: Sequence[Task]
-  dialogues: list[Dialogue]
-  rules: Rules
-
-  def speak(self, live: Sequence[int], turn: int) -> None:
-    settings = self.table.client.settings
-    asked = []
-    for i in live:
-      place = _place(self.table.seed, self.tasks[i].id, self.dialogues[i].sample, turn, 0)
-      messages = self._messages(self.tasks[i].system or self.table.system, self.dialogues[i])
-      asked.append(Request(messages, settings.max_tokens, self.rules.temperature, *place))
-    for i, said in zip(live, self.table.client.complete(asked), strict=True):
+  def _speak(self, tasks: Sequence[Task], dialogues: Sequence[Dialogue], rules: Rules) -> None:
+    """Appends a student turn to each dialogue, or ends it as student_failed."""
+    settings, asked = self.client.settings, []
+    for task, d in zip(tasks, dialogues, strict=True):
+      place = _place(self.seed, task.id, d.sample, len(d.student_turns) + 1, 0)
+      messages = _messages(task.system or self.system, d)
+      asked.append(Request(messages, settings.max_tokens, rules.temperature, *place))
+    for d, said in zip(dialogues, self.client.complete(asked), strict=True):
       if isinstance(said, Completion):
-        self.dialogues[i].turns.append(Turn("student", said.text, cut=said.finish_reason == "length"))
+        d.turns.append(Turn("student", said.text, cut=said.finish_reason == "length"))
       else:
-        self.dialogues[i].end = "student_failed"
+        d.end = "student_failed"
 
-  def settle(self, turns: Mapping[int, tuple[Turn, Turn]]) -> None:
-    """The server has no memory: every request carries the whole dialogue."""
 
-  def hear(self, index: int) -> None:
-    """See `settle`."""
-
-  @staticmethod
-  def _messages(system: str, dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
-    said = (("user" if t.role == "teacher" else "assistant", t.text) for t in dialogue.turns)
-    return (*(("system", system),) * bool(system), *said)
+def _messages(system: str, dialogue: Dialogue) -> tuple[tuple[str, str], ...]:
+  """All of it, since the server has no memory."""
+  said = (("user" if t.role == "teacher" else "assistant", t.text) for t in dialogue.turns)
+  return (*(("system", system),) * bool(system), *said)
 
 
 def _place(seed: int, task: str, sample: int, turn: int, again: int) -> tuple[int, str]:

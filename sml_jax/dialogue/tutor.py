@@ -112,6 +112,11 @@ class Tutor:
     self._scripted = source.teacher(feedback) if feedback not in WRITTEN else None
     self._earlier: list[tuple[str, str]] = []
 
+  @property
+  def in_step(self) -> bool:
+    """Whether what a dialogue hears depends on the others of its batch."""
+    return self.feedback == "shuffled"
+
   def reply(
       self, tasks: Sequence[Task], dialogues: Sequence[Dialogue], again: int = 0
   ) -> list[Reply | str | None]:

@@ -39,10 +39,17 @@ LANES = 8
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """What the devices remember of B rows: caches, and the last hidden state of each [B, D]."""
+  """What the devices remember of B rows.
+
+  Attributes:
+    cache: of all rows.
+    last: their last hidden states [B, D].
+    scored: those of the lanes whose tokens were scored last, [P F, D].
+  """
 
   cache: Cache
   last: jax.Array
+  scored: jax.Array
 
 
 @jax.tree_util.register_dataclass
@@ -153,9 +160,10 @@ class Engine:
     return self._start()
 
   def _empty(self) -> Rows:
-    last = jnp.zeros((self.rows, self.model.config.d_model), self.model.config.dtype)
     cache = self.model.init_cache(self.rows, self.segments)
-    return Rows(self._lie(cache), parallel.constrain(self.mesh, last))
+    hidden = lambda n: jnp.zeros((n, self.model.config.d_model), self.model.config.dtype)
+    states = hidden(self.rows), hidden(self.parts * self.lanes)
+    return Rows(self._lie(cache), *(parallel.constrain(self.mesh, a) for a in states))
 
   def _lie(self, cache: Cache) -> Cache:
     return jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
@@ -177,7 +185,7 @@ class Engine:
     """Appends the lanes' tokens to their rows. `rows` are consumed, here and below."""
     hidden, cache = self._extended(params, rows, lanes)
     newest = jnp.take_along_axis(hidden, jnp.maximum(lanes.counts.reshape(-1) - 1, 0)[:, None, None], 1)[:, 0]
-    return Rows(cache, self._put(rows.last, lanes.rows, newest))
+    return Rows(cache, self._put(rows.last, lanes.rows, newest), rows.scored)
 
   def _put(self, old: jax.Array, at: jax.Array, new: jax.Array) -> jax.Array:
     """`old` [B, ...] with the lanes' rows replaced."""
@@ -193,32 +201,26 @@ class Engine:
       return jax.tree.map(lambda segments: (*map(copy, segments[:n]), *segments[n:]), cache, is_leaf=_is_segments)
 
     over = [functools.partial(one, n + 1) for n in range(len(self.segments))]
-    return Rows(self._lie(jax.lax.switch(reach, over, rows.cache)), rows.last)
+    return dataclasses.replace(rows, cache=self._lie(jax.lax.switch(reach, over, rows.cache)))
 
-  def _score(
-      self, params: Params, rows: Rows, lanes: Lanes, before: jax.Array, first: jax.Array
-  ) -> tuple[Rows, jax.Array, jax.Array]:
+  def _score(self, params: Params, rows: Rows, lanes: Lanes, first: jax.Array) -> tuple[Rows, jax.Array]:
     """The log-probability [P, F, C] of each of the lanes' tokens at temperature 1; the rows stay as they are.
 
-    Args:
-      before: [P F, D], the last hidden states of the chunk before; of no meaning where `first` says that there is none.
-
-    Returns:
-      (rows, log-probabilities, `before` of the next chunk).
+    first: bool, whether these are the first tokens to be scored; else they follow those that the lanes had before.
     """
     # What stands in a cache beyond its row's length never matters.
     hidden, cache = self._extended(params, rows, lanes)
-    before = jnp.where(first, taken(rows.last, lanes.rows), before)
+    before = jnp.where(first, taken(rows.last, lanes.rows), rows.scored)
     logits = self.model.logits(params, jnp.concatenate([before[:, None], hidden[:, :-1]], 1))
     tokens = lanes.tokens.reshape(logits.shape[:2])
     logp = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[..., None], -1).reshape(lanes.tokens.shape)
-    return Rows(cache, rows.last), parallel.constrain(self.mesh, logp, P()), hidden[:, -1]
+    return Rows(cache, rows.last, hidden[:, -1]), parallel.constrain(self.mesh, logp, P())
 
-  def _decode(self, params: Params, rows: Rows, turns: Turns) -> tuple[Rows, tuple[jax.Array, ...]]:
+  def _decode(self, params: Params, rows: Rows, turns: Turns) -> tuple[Rows, *tuple[jax.Array, ...]]:
     """A burst: up to N tokens of each row that is alive, which must have been fed or have decoded before.
 
     Returns:
-      rows, and (tokens [B, N], log-probabilities [B, N], counts [B], alive [B]); each row's new tokens stand first.
+      rows, tokens [B, N], log-probabilities [B, N], counts [B], alive [B]; each row's new tokens stand first.
     """
     greedy = turns.temperatures <= 0
     warmth = jnp.where(greedy, 1.0, turns.temperatures)[:, None]
@@ -243,7 +245,7 @@ class Engine:
       hidden, cache = self.model.extend(
           params, rows.cache, token[:, None], lengths, reach=turns.reach, adapted=adapted
       )
-      rows = Rows(self._lie(cache), jnp.where(alive[:, None], hidden[:, 0], rows.last))
+      rows = Rows(self._lie(cache), jnp.where(alive[:, None], hidden[:, 0], rows.last), rows.scored)
       lengths, counts = lengths + alive, counts + alive
       alive = alive & ~(token[:, None] == turns.stops).any(-1) & (counts < turns.budgets)
       return i + 1, rows, tokens, logprobs, lengths, counts, alive
@@ -252,7 +254,7 @@ class Engine:
     start = (0, rows, jnp.zeros(room, jnp.int32), jnp.zeros(room), turns.lengths, turns.counts, turns.alive)
     _, rows, tokens, logprobs, _, counts, alive = jax.lax.while_loop(going, step, start)
     # The host reads them, and in a mesh of several processes none has all rows.
-    return rows, tuple(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts, alive))
+    return rows, *(parallel.constrain(self.mesh, a, P()) for a in (tokens, logprobs, counts, alive))
 
 
 def segments_of(slots: int) -> tuple[int, ...]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sml_jax.errors import UserError
@@ -45,7 +45,7 @@ class Request:
     stops: ids that end the turn; None = the engine's.
     adapted: whether the model's adapters count for this row.
     score: tokens whose nats are measured behind what the row has read, at temperature 1 (at most M of them).
-    done: is called with the turn.
+    done: is called with the turn; with None where the session was closed before it.
   """
 
   row: int
@@ -55,21 +55,21 @@ class Request:
   place: tuple[int, int, int]
   budget: int
   temperature: float
-  done: Callable[[Said], None]
+  done: Callable[[Said | None], None]
   stops: Sequence[int] | None = None
   adapted: bool = True
   score: Sequence[int] = ()
 
 
 class Session:
-  """The rows of one rollout; used from one thread, but for `inbox`.
+  """The rows of one rollout; used from one thread, but for `post`.
 
   Args:
     params: of `engine.decode_params`.
 
   Attributes:
     lengths: int [B], tokens that each row holds.
-    inbox: functions to be called before the next tick, from any thread.
+    wake: is called when something was posted; None = nobody else calls `tick`.
     fed, shared: tokens that were fed, and those that a neighbour held already.
     seconds: spent in "prefill" and "decode".
   """
@@ -93,26 +93,53 @@ class Session:
     self._so_far: dict[int, tuple[list[int], list[float]]] = {}
     self._nats: dict[int, float] = {}
     self._waiting: collections.deque[Request] = collections.deque()
-    self.inbox: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+    self._inbox: queue.SimpleQueue[Callable[[], Request]] = queue.SimpleQueue()
+    self.wake: Callable[[], None] | None = None
+    self._closed, self._giving_up = False, threading.Lock()
     self.fed = self.shared = 0
     self.seconds = {"prefill": 0.0, "decode": 0.0}
 
   def submit(self, request: Request) -> None:
-    """Raises UserError for a turn that is too long to be scored."""
+    """Raises UserError for a turn that is too long to be scored, ValueError for more tokens than a row has slots."""
+    if (n := (request.keep or 0) + len(request.tokens)) > self.engine.slots:
+      raise ValueError(f"row {request.row} would hold {n} tokens, and has {self.engine.slots} slots")
     if len(request.score) > self.engine.max_turn:
       raise UserError(f"a turn of {len(request.score)} tokens cannot be scored: dialogue.max_turn_tokens is "
                       f"{self.engine.max_turn}")
     self._waiting.append(request)
 
+  def post(self, make: Callable[[], Request]) -> None:
+    """From any thread: a request that is made and submitted in the session's own. Where nobody else calls `tick`, call
+    it until the turn is done."""
+    self._inbox.put(make)
+    if self.wake is not None:
+      self.wake()
+    if self._closed:
+      self._give_up()
+
+  def close(self) -> None:
+    """Gives up what is not done yet."""
+    self._closed = True
+    self._give_up()
+
+  def _give_up(self) -> None:
+    with self._giving_up:
+      while not self._inbox.empty():
+        self._waiting.append(self._inbox.get()())
+      left = [*self._speaking.values(), *self._waiting]
+      self._speaking, self._waiting = {}, collections.deque()
+    for request in left:
+      request.done(None)
+
   @property
   def busy(self) -> bool:
     """Whether a tick has something to do."""
-    return bool(self._speaking or self._waiting or not self.inbox.empty())
+    return bool(self._speaking or self._waiting or not self._inbox.empty())
 
   def tick(self) -> None:
     """Takes up what waits for free rows, and decodes a burst."""
-    while not self.inbox.empty():
-      self.inbox.get()()
+    while not self._inbox.empty():
+      self.submit(self._inbox.get()())
     since = time.monotonic()
     new: dict[int, Request] = {}
     for _ in range(len(self._waiting)):
@@ -137,9 +164,10 @@ class Session:
       request = self._speaking.pop(row)
       request.done(Said(*self._so_far.pop(row), self._nats.pop(row, None)))
 
-  def _call(self, name: str, *args, params: bool = True) -> tuple:
+  def _call(self, step: str, *args) -> tuple:
     """Runs a step of the engine on the rows. All that is on the devices changes here alone."""
-    out = getattr(self.engine, name)(*([self.params] if params else []), self._rows, *args)
+    params = () if step == "fork" else (self.params,)
+    out = getattr(self.engine, step)(*params, self._rows, *args)
     self._rows, *more = out if isinstance(out, tuple) else (out,)
     return tuple(more)
 
@@ -195,7 +223,7 @@ class Session:
       for row, (part, lane) in rows.items():
         sources[part, lane] = copies[row] % self._size
       reach = self.engine.reach(max(shares[row][1] for row in rows))
-      self._call("fork", sources, targets, reach, params=False)
+      self._call("fork", sources, targets, reach)
     feed = {}
     for row, (at, n) in shares.items():
       if at != row:
@@ -237,9 +265,6 @@ class Session:
         yield rows, Lanes(self._lane_rows(rows), tokens, counts, lengths, adapted, reach), start // c
 
   def _feed(self, feed: dict[int, Sequence[int]]) -> None:
-    for row, tokens in feed.items():
-      if (n := self.lengths[row] + len(tokens)) > self.engine.slots:
-        raise ValueError(f"row {row} would hold {n} tokens, and has {self.engine.slots} slots")
     for _, lanes, _ in self._chunks(feed):
       self._call("feed", lanes)
     for row, tokens in feed.items():
@@ -251,12 +276,10 @@ class Session:
 
   def _score(self, asked: dict[int, Sequence[int]]) -> dict[int, float]:
     nats = dict.fromkeys(asked, 0.0)
-    # All chunks of the same rows follow each other, since the last hidden states are handed on.
+    # All chunks of the same rows follow each other: the engine remembers their last hidden states.
     for together in self._lanes_of(sorted(asked, key=lambda row: -len(asked[row]))):
-      config = self.engine.model.config
-      before = jnp.zeros((self.engine.parts * self.engine.lanes, config.d_model), config.dtype)
       for rows, lanes, number in self._chunks({row: asked[row] for row in together}):
-        logp, before = self._call("score", lanes, before, np.bool_(number == 0))
+        (logp,) = self._call("score", lanes, np.bool_(number == 0))
         logp = np.asarray(logp, np.float64)
         for row, at in rows.items():
           nats[row] -= logp[at][: lanes.counts[at]].sum()
@@ -279,8 +302,7 @@ class Session:
     reach = self.engine.reach(int(self.lengths[spoke].max()) + BURST)
     enough = np.int32(min(self.engine.lanes * self.engine.parts, len(spoke)))
     asked = dataclasses.replace(t, lengths=self.lengths, reach=reach, enough=enough)
-    (out,) = self._call("decode", asked)
-    tokens, logprobs, counts, alive = jax.device_get(out)
+    tokens, logprobs, counts, alive = jax.device_get(self._call("decode", asked))
     for row in spoke:
       n = int(counts[row] - t.counts[row])
       self._so_far[row][0].extend(tokens[row, :n].tolist())
@@ -288,3 +310,25 @@ class Session:
       self.lengths[row] += n
     t.counts[:], t.alive[:] = counts, alive
     return [int(row) for row in spoke if not alive[row]]
+
+
+class Sessions:
+  """The sessions of one rollout, one for each engine.
+
+  Args:
+    make: (engine, decode parameters) -> a session.
+  """
+
+  def __init__(self, make: Callable[[Engine, Params], Session] = Session):
+    self._make, self._made = make, []
+
+  def of(self, engine: Engine, params: Callable[[], Params] | None = None) -> Session:
+    """The engine's session; the first time it is made, with what `params` gives."""
+    for session in self._made:
+      if session.engine is engine:
+        return session
+    self._made.append(self._make(engine, params()))
+    return self._made[-1]
+
+  def __iter__(self) -> Iterator[Session]:
+    return iter(self._made)

@@ -7,8 +7,10 @@ an import path "package.module:function"; the function gets the config and retur
 
 from __future__ import annotations
 
+import functools
 import importlib
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, get_args
 
@@ -23,7 +25,13 @@ from sml_jax.tasks.task import Reveal, Task, Verdict, Verifier
 
 
 class Source(Protocol):
-  """What a kind of task must bring along; a class that inherits from this has the methods with a body already."""
+  """What a kind of task must bring along; a class that inherits from this has the methods with a body already.
+
+  Attributes:
+    any_thread: whether methods, and teachers, may be called from several threads at a time; else one waits for another.
+  """
+
+  any_thread: bool = False
 
   def size(self, domain: str, part: str) -> int | None:
     """Number of a domain's tasks in a part; None for an endless stream."""
@@ -95,6 +103,33 @@ class OwnVerifier:
         logging.warning("tasks.verifier failed on task %s: %s: %s", tasks[0].id, type(e).__name__, e)
       self._warned = True
       return ["verifier_failed"]
+
+
+def one_at_a_time(source: Source | None) -> Source | None:
+  """The source, whose calls from several threads wait for each other unless it is made for them."""
+  return source if source is None or getattr(source, "any_thread", False) else _OneAtATime(source, threading.RLock())
+
+
+class _OneAtATime:
+  any_thread = True
+
+  def __init__(self, inner: Any, lock: threading.RLock):
+    self._inner, self._lock = inner, lock
+
+  def __getattr__(self, name: str) -> Any:
+    value = getattr(self._inner, name)
+    if not callable(value):
+      return value
+
+    @functools.wraps(value)
+    def alone(*args, **kwargs):
+      with self._lock:
+        return value(*args, **kwargs)
+
+    return alone
+
+  def teacher(self, feedback: Feedback) -> Teacher:
+    return _OneAtATime(self._inner.teacher(feedback), self._lock)
 
 
 def load(path: str, key: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 
 import chat_folders
@@ -51,21 +52,22 @@ class Parrot:
     return cls(config, {"table": table.at[said[-1], said[-1]].set(50.0)})
 
   unstacked = staticmethod(lambda params: params)
-  init_cache = staticmethod(lambda rows, slots: ((jnp.zeros((rows, 1, slots, 2)),) * 2,))
-  extend = staticmethod(lambda params, cache, tokens, lengths, view: (tokens[..., None].astype(jnp.float32), cache))
+  init_cache = staticmethod(lambda rows, segments: (((jnp.zeros((rows, 1, 2, 2)),),) * 2,))
+  extend = staticmethod(lambda params, cache, tokens, lengths, **at: (tokens[..., None].astype(jnp.float32), cache))
   logits = staticmethod(lambda params, hidden: params["table"][hidden[..., 0].astype(jnp.int32)])
 
 
 class FakeSource(Source):
-  """Gives the verdict and the reply of each turn (from 1); the last ones stay."""
+  """Gives the verdict and the reply of each turn (from 1) of a task's one dialogue; the last ones stay."""
 
   def __init__(self, verdicts=("wrong",), replies=(TRY_AGAIN,), question="What about the pens?"):
-    self.verdicts, self.replies, self.asked, self.seen, self.turn = verdicts, replies, question, [], 0
+    self.verdicts, self.replies, self.asked, self.seen = verdicts, replies, question, []
+    self.turns = collections.Counter()
 
   def verify(self, tasks, texts):
-    self.turn += 1
     self.seen.append(list(texts))
-    return [self.verdicts[min(self.turn, len(self.verdicts)) - 1]] * len(texts)
+    self.turns.update(t.id for t in tasks)
+    return [self.verdicts[min(self.turns[t.id], len(self.verdicts)) - 1] for t in tasks]
 
   def kind(self, task, text):
     return "clarification" if text.endswith("?") else "answer_attempt"
@@ -75,7 +77,7 @@ class FakeSource(Source):
 
   def reply(self, tasks, dialogues):
     assert all(d.end is None and d.turns[-1].role == "student" for d in dialogues)
-    return [self.replies[min(self.turn, len(self.replies)) - 1]] * len(tasks)
+    return [self.replies[min(len(d.student_turns), len(self.replies)) - 1] for d in dialogues]
 
   def question(self, task, dialogue):
     return self.asked
@@ -335,13 +337,15 @@ class Asks:
   def __init__(self, table, *questions):
     self.table, self.questions, self.asked = table, questions, []
 
-  def teacher(self, feedback, key, student):
+  pace = "together"
+
+  def teacher(self, feedback, key, sessions):
     return self.table.source
 
-  def questioner(self, key, student):
+  def questioner(self, key, sessions):
     return self
 
-  def judge(self, key, student):
+  def judge(self, key, sessions):
     return None
 
   def ask(self, tasks, dialogues, again):

@@ -15,17 +15,17 @@ from sml_jax import config as c
 from sml_jax import config_check
 from sml_jax.config import ConfigError
 from sml_jax.dialogue.conversation import Rules, Table, TokenBudget
-from sml_jax.dialogue.model_writer import ROLE, ModelWriters
+from sml_jax.dialogue.model_writer import ROLE, ModelWriters, Room
 from sml_jax.dialogue.record import Dialogue
 from sml_jax.dialogue.renderer import Renderer, make_renderer
-from sml_jax.dialogue.seats import place_key
 from sml_jax.dialogue.teacher import TRY_AGAIN, USUAL_WORDS
 from sml_jax.dialogue.tutor import Prompts, Tutor
 from sml_jax.errors import UserError
 from sml_jax.models import lora
 from sml_jax.models.lora import Lora
 from sml_jax.models.transformer import Model, ModelConfig
-from sml_jax.sampling.engine import Engine, _draw
+from sml_jax.sampling.engine import Engine, _draw, place_key
+from sml_jax.sampling.session import Sessions
 from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
@@ -64,12 +64,33 @@ def qwen_folder(tmp_path_factory) -> str:
 PROMPTS = Prompts.load()
 
 
-def teachers_of(renderer, *, adapters=None, rows=4, prompt=800, **changes) -> Teachers:
-  model = Model(ModelConfig(renderer.vocab_size, **SHAPE, lora=adapters))
-  engine = Engine(model, rows=rows, slots=BUDGET.length(3), max_turn=BUDGET.turn, stop_ids=renderer.stop_ids)
-  weights = lambda: terse(renderer, lora.split(model.init(jax.random.key(0)))[0])
-  how = {"replies": 2, "prompt": prompt, "weights": weights} | changes
-  return Teachers(ModelWriters(engine, renderer, BUDGET, **how), Table(engine, renderer, WrongSource(), BUDGET))
+def teachers_of(renderer, *, rows=4, max_turn=0, model=None, own_renderer=None, weights=None) -> Teachers:
+  """With an engine of their own."""
+  student = Model(ModelConfig(renderer.vocab_size, **SHAPE))
+  engine = Engine(student, rows=rows, slots=BUDGET.length(3), max_turn=BUDGET.turn, stop_ids=renderer.stop_ids)
+  weights = weights or (lambda: terse(renderer, student.init(jax.random.key(0))))
+  room, own = Room.beside(renderer, BUDGET, prompt=800, max_turn=max_turn), own_renderer or renderer
+  writers = ModelWriters.apart(engine, rows, room, own, weights, replies=2, model=model)
+  return Teachers(writers, Table(engine, renderer, WrongSource(), BUDGET))
+
+
+def teachers_beside(renderer, adapted: bool, rows=4) -> Teachers:
+  """In the students' engine, whose model has adapters."""
+  model = Model(ModelConfig(renderer.vocab_size, **SHAPE, lora=Lora(2, 8.0)))
+  room = Room.beside(renderer, BUDGET, prompt=800)
+  engine = Engine(
+      model, rows=2 * rows, slots=room.slots(2), max_turn=max(room.max_turn, BUDGET.turn), stop_ids=renderer.stop_ids
+  )
+  table = Table(engine, renderer, WrongSource(), BUDGET, rows)
+  return Teachers(ModelWriters(engine, table.writer_rows(), room, renderer, adapted=adapted), table)
+
+
+def sessions_of(teachers, params=None) -> Sessions:
+  """Those of a rollout: of the student, if it takes part, and of its teacher."""
+  sessions = Sessions()
+  if params is not None:
+    sessions.of(teachers.table.engine, lambda: teachers.table.engine.decode_params(params))
+  return sessions
 
 
 @dataclasses.dataclass
@@ -79,10 +100,12 @@ class Teachers:
   writers: ModelWriters
   table: Table
 
-  def teacher(self, feedback, key, student) -> Tutor:
-    return Tutor(feedback, self.table.source, self.writers.writer(key, student), PROMPTS, self.table.fit)
+  pace = "apart"
 
-  questioner = judge = staticmethod(lambda key, student: None)
+  def teacher(self, feedback, key, sessions) -> Tutor:
+    return Tutor(feedback, self.table.source, self.writers.writer(key, sessions), PROMPTS, self.table.fit)
+
+  questioner = judge = staticmethod(lambda key, sessions: None)
 
 
 def terse(renderer, params, end=3.0):
@@ -111,20 +134,20 @@ def said(renderer, task, *texts, sample=0) -> Dialogue:
 
 
 def opening(teachers, task, private=True) -> str:
-  fields = {"words": str(teachers.writers.words), "problem": task.text}
+  fields = {"words": str(teachers.writers.room.words), "problem": task.text}
   if private:
     return PROMPTS.teacher.fill(**fields, private=f'answer: {SECRET}\ntests: [{task.id[1:]}, "x"]')
   return PROMPTS.teacher_no_private.fill(**fields)
 
 
 def transcript(teachers, feedback, task, dialogue) -> list[int]:
-  tutor = teachers.teacher(feedback, KEY, {})
+  tutor = teachers.teacher(feedback, KEY, Sessions())
   return tutor.writer.transcript(tutor._note(task, dialogue, 0, tutor._as_teacher))
 
 
 def written(teachers, tokens) -> str | None:
   """What the student is shown of sampled tokens."""
-  tutor = teachers.teacher("full", KEY, {})
+  tutor = teachers.teacher("full", KEY, Sessions())
   return tutor._shown(tutor.writer.text(tokens))
 
 
@@ -174,7 +197,7 @@ def test_reply_is_what_a_plain_loop_over_the_transcript_samples(teachers, gemma)
     logits = step(row, len(tokens) + len(reply) - 1)
     key = jax.random.fold_in(place, len(reply))
     reply.append(int(_draw(key[None], jax.nn.log_softmax(logits)[None])[0]))
-  teacher = teachers.teacher("full", KEY, {})
+  teacher = teachers.teacher("full", KEY, Sessions())
   shown = teacher.reply([task], [dialogue])[0]
   assert shown and shown == written(teachers, reply)
   assert gemma.sampled_turn(reply, []).text.strip().startswith(shown)
@@ -184,14 +207,14 @@ def test_alone_and_in_a_batch(teachers, gemma):
   """More dialogues than rows, and one of them that does not fit."""
   dialogues = [said(gemma, t, f"It is {i}", sample=i) for i, t in enumerate(TASKS)]
   dialogues[2] = said(gemma, TASKS[2], "too long " * 900)
-  teacher = teachers.teacher("full", KEY, {})
+  teacher = teachers.teacher("full", KEY, Sessions())
   replies = teacher.reply(TASKS, dialogues)
   assert replies == [teacher.reply([t], [d])[0] for t, d in zip(TASKS, dialogues, strict=True)]
   assert [r is None for r in replies] == [False, False, True, False, False]
   task, dialogue = TASKS[0], dialogues[0]
   others = [
-      teachers.teacher("full", jax.random.key(6), {}).reply([task], [dialogue])[0],
-      teachers.teacher("no_private", KEY, {}).reply([task], [dialogue])[0],
+      teachers.teacher("full", jax.random.key(6), Sessions()).reply([task], [dialogue])[0],
+      teachers.teacher("no_private", KEY, Sessions()).reply([task], [dialogue])[0],
       teacher.reply([task], [dataclasses.replace(dialogue, sample=1)])[0],
       teacher.reply([dataclasses.replace(task, id="other")], [dialogue])[0],
       teacher.reply([task], [said(gemma, task, "Is it a prime number?")])[0],
@@ -217,7 +240,7 @@ def test_student_sees_the_text_of_the_reply_alone(table, gemma, teachers):
   answered = [i for i, d in enumerate(dialogues) if len(d.turns) > 2]
   assert len(answered) > 2 and any(len(d.turns) == 6 for d in dialogues)  # the others were cut, or not answered
   first = [dataclasses.replace(dialogues[i], turns=dialogues[i].turns[:2]) for i in answered]
-  replies = teachers.teacher("full", KEY, {}).reply([TASKS[i] for i in answered], first)
+  replies = teachers.teacher("full", KEY, Sessions()).reply([TASKS[i] for i in answered], first)
   assert replies == [dialogues[i].turns[2].text for i in answered]
 
 
@@ -238,14 +261,14 @@ def test_arms(table, gemma):
 
 def test_shuffled_says_what_was_written_to_another_task(gemma, teachers):
   dialogues = [said(gemma, t, f"It is {i}") for i, t in enumerate(TASKS)]
-  full = teachers.teacher("full", KEY, {}).reply(TASKS, dialogues)
-  shuffled = teachers.teacher("shuffled", KEY, {})
+  full = teachers.teacher("full", KEY, Sessions()).reply(TASKS, dialogues)
+  shuffled = teachers.teacher("shuffled", KEY, Sessions())
   heard = shuffled.reply(TASKS, dialogues)
   assert heard == [*full[1:], full[0]] and len(set(full)) == 5
   # Another dialogue of the same task is no other task; what was said at an earlier turn is at hand.
   twice = shuffled.reply([TASKS[0]] * 2, [dialogues[0], dataclasses.replace(dialogues[0], sample=1)])
   assert set(twice) <= set(full[1:])
-  alone = teachers.teacher("shuffled", KEY, {}).reply(TASKS[:1], dialogues[:1])
+  alone = teachers.teacher("shuffled", KEY, Sessions()).reply(TASKS[:1], dialogues[:1])
   assert alone[0] in USUAL_WORDS
 
 
@@ -278,36 +301,52 @@ def test_empty_and_long_replies(teachers, gemma):
 
 
 def test_no_room_for_a_reply(gemma):
-  engine = Engine(Model(ModelConfig(gemma.vocab_size, **SHAPE)), rows=2, slots=64, max_turn=4, stop_ids=gemma.stop_ids)
   with pytest.raises(UserError, match="max_reply_tokens: 8 leave a model teacher no room"):
-    ModelWriters(engine, gemma, TokenBudget(32, 4, 8), replies=1, prompt=9, weights=dict)
+    Room.beside(gemma, TokenBudget(32, 4, 8), prompt=9)
+
+
+def adapted_params(renderer, model, end=3.0):
+  """(base, adapter, both): the adapter is not the zero it begins as."""
+  base = terse(renderer, Model(dataclasses.replace(model.config, lora=None)).init(jax.random.key(0)), end)
+  adapter = jax.tree.map(lambda a: a + 0.5, lora.split(model.init(jax.random.key(1)))[1])
+  return base, adapter, lora.join(base, adapter)
 
 
 def test_an_adapted_student_has_its_base_as_the_teacher(gemma, teachers):
-  """Whatever the adapter, the words are those of a teacher that was loaded by itself."""
-  adapted = teachers_of(gemma, adapters=Lora(2, 8.0))
-  model = Model(ModelConfig(gemma.vocab_size, **SHAPE, lora=Lora(2, 8.0)))
-  base = terse(gemma, Model(ModelConfig(gemma.vocab_size, **SHAPE)).init(jax.random.key(0)))
-  adapter = jax.tree.map(lambda a: a + 0.5, lora.split(model.init(jax.random.key(1)))[1])
-  students = Engine(model, rows=4, slots=64, max_turn=4, stop_ids=gemma.stop_ids)
-  decode = students.decode_params(lora.join(base, adapter))
-  teacher = adapted.teacher("full", KEY, decode)
-  assert teacher.writer.params["blocks"][0]["q"] is decode["blocks"][0]["q"]  # shared, not copied
+  """In one batch with it, and whatever the adapter: the words of a teacher that was loaded by itself."""
+  beside = teachers_beside(gemma, adapted=False)
+  params = adapted_params(gemma, beside.table.engine.model)[2]
   dialogues = [said(gemma, t, "It is 1") for t in TASKS]
-  assert teacher.reply(TASKS, dialogues) == teachers.teacher("full", KEY, {}).reply(TASKS, dialogues)
+  teacher = beside.teacher("full", KEY, sessions_of(beside, params))
+  assert teacher.reply(TASKS, dialogues) == teachers.teacher("full", KEY, Sessions()).reply(TASKS, dialogues)
 
 
 def test_the_student_as_it_is_can_write_too(gemma):
   """As a questioner: with its adapter, which the teacher is without."""
-  own = teachers_of(gemma, adapters=Lora(2, 8.0), weights=None)
-  model = own.writers.engine.model
-  assert model.config.lora is not None
-  base = terse(gemma, model.init(jax.random.key(0)))
-  adapter = jax.tree.map(lambda a: a + 0.5, lora.split(base)[1])
-  decode = own.table.engine.decode_params(lora.join(lora.split(base)[0], adapter))
+  own = teachers_beside(gemma, adapted=True)
+  params = adapted_params(gemma, own.table.engine.model)[2]
   dialogues = [said(gemma, t, "It is 1") for t in TASKS]
-  as_student = own.teacher("full", KEY, decode).reply(TASKS, dialogues)
-  assert as_student != teachers_of(gemma).teacher("full", KEY, {}).reply(TASKS, dialogues)
+  as_student = own.teacher("full", KEY, sessions_of(own, params)).reply(TASKS, dialogues)
+  assert as_student != teachers_of(gemma).teacher("full", KEY, Sessions()).reply(TASKS, dialogues)
+
+
+def test_both_roles_in_one_batch_are_both_roles_apart(gemma, teachers):
+  """Whole dialogues, token for token; the two roles need no step of their own."""
+  beside = teachers_beside(gemma, adapted=False)
+  base, _, params = adapted_params(gemma, beside.table.engine.model, 5.0)
+  beside.table.cast = beside
+  apart = teachers_of(gemma, weights=lambda: base)
+  shape, engine = beside.table.engine.model, beside.table.engine
+  student = Engine(shape, rows=4, slots=engine.slots, max_turn=engine.max_turn, stop_ids=gemma.stop_ids)
+  apart.table = Table(student, gemma, WrongSource(), BUDGET)
+  apart.table.cast = apart
+  both = [t.table.play(params, TASKS * 2, [0] * 5 + [1] * 5, Rules(turns=3), KEY) for t in (beside, apart)]
+  for d, other in zip(*both, strict=True):
+    assert [t.tokens for t in d.turns] == [t.tokens for t in other.turns] and d.end == other.end
+    for turn, same in zip(d.student_turns, other.student_turns, strict=True):
+      np.testing.assert_allclose(turn.logprobs, same.logprobs, atol=1e-4)
+  assert sum(len(d.turns) for d in both[0]) > 24 and max(len(d.turns) for d in both[0]) == 6
+  assert [f._cache_size() for f in (engine.feed, engine.fork, engine.decode)] == [1, 1, 1]
 
 
 def test_another_checkpoint_reads_with_its_own_tokenizer(gemma, qwen_folder):
@@ -317,7 +356,7 @@ def test_another_checkpoint_reads_with_its_own_tokenizer(gemma, qwen_folder):
   teachers = teachers_of(gemma, weights=weights, model=model, own_renderer=qwen)
   found = transcript(teachers, "full", TASKS[1], said(gemma, TASKS[1], "Is it 3?"))
   assert qwen.tokenizer.decode(found) and found[0] == qwen.special["<|im_start|>"]
-  reply = teachers.teacher("full", KEY, {}).reply(TASKS[:2], [said(gemma, t, "Is it 3?") for t in TASKS[:2]])
+  reply = teachers.teacher("full", KEY, Sessions()).reply(TASKS[:2], [said(gemma, t, "Is it 3?") for t in TASKS[:2]])
   assert all(r and len(gemma.teacher_turn(r).tokens) + len(gemma.student_prompt()) <= BUDGET.reply for r in reply)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from sml_jax.dialogue.renderer import Renderer
-from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.models import lora
 from sml_jax.models.lora import Lora
+from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import BURST, Engine, _draw, segments_of
 from sml_jax.sampling.session import Request, Said, Session
 
@@ -105,7 +105,7 @@ def test_each_row_has_its_own_stop_set(counter):
 
 def test_budgets(counter):
   session, said = speak(counter, counting(32), [[21], [22], [24]], budgets=[3, 99, 0], temperatures=0.0)
-  assert [s.tokens for s in said] == [[22, 23, 24], list(range(23, 32)) + [0], []]  # no more than max_turn
+  assert [s.tokens for s in said] == [[22, 23, 24], [*range(23, 32), 0], []]  # no more than max_turn
   assert session.lengths.tolist() == [4, 11, 1, 0]
 
 
@@ -297,7 +297,7 @@ def test_rows_wait_their_turn_and_never_overflow(engine, params):
   for n in range(16):
     tokens = prompts(16)[n]
     done = lambda said, n=n: order.append(n)
-    session.inbox.put(lambda n=n, tokens=tokens, done=done: session.submit(
+    session.post(lambda n=n, tokens=tokens, done=done: (
         Request(n % 2, tokens, None, key_data(), (1, n, 1), 1 + n // 2, 1.0, done)))  # fmt: skip
   finish(session)
   assert [[n for n in order if n % 2 == row] for row in (0, 1)] == [list(range(row, 16, 2)) for row in (0, 1)]
