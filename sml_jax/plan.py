@@ -15,11 +15,9 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -30,7 +28,9 @@ from sml_jax import parallel, plan_report, run, tpu_slice
 from sml_jax.config import to_config
 from sml_jax.config_check import plain
 from sml_jax.data.packing import pack_all
+from sml_jax.dialogue.model_writer import Room
 from sml_jax.dialogue.renderer import make_renderer
+from sml_jax.dialogue.rules import TokenBudget
 from sml_jax.errors import UserError
 from sml_jax.learn.losses import Objective
 from sml_jax.learn.optimizer import make_optimizer
@@ -138,7 +138,7 @@ class Work:
 
   Attributes:
     config, mesh, model.
-    budget, slots, view, turns: of the longest dialogue that any stage plays.
+    budget, turns: of the longest dialogue that any stage plays.
     training: the sft and the rl stage whose micro-batch is the largest.
     samples: whether any stage decodes.
     decode: the copy of the parameters that decoding reads; rows: what the engine remembers.
@@ -158,11 +158,7 @@ class Work:
     self.model = Model(shape, mesh)
     self.budget, self.turns = run.token_budget(config), run.most_turns(config)
     run.check_rows(config, mesh)
-    self.engine = Engine(
-        self.model, rows=config.engine_rows, slots=run.longest_dialogue(config), max_turn=self.budget.turn,
-        stop_ids=STOP_IDS, mesh=mesh,
-    )  # fmt: skip
-    self.view = self.engine.view(self.budget.length(self.turns))
+    self.engine = run.student_engine(config, self.model, config.engine_rows, STOP_IDS, self._writer_room)
     self.training = self._largest_stages()
     self.samples = any(_samples(s) for s in config.stages.values())
 
@@ -194,36 +190,31 @@ class Work:
   def _rows(self, engine: Engine) -> Rows:
     made = jax.eval_shape(engine._empty)
     lie = lambda spec: lambda a: placed(a, parallel.fitting(self.mesh, spec, a.shape))
-    return Rows(jax.tree.map(lie(parallel.CACHE), made.cache), *map(lie(parallel.ROWS), (made.lengths, made.last)))
+    return Rows(jax.tree.map(lie(parallel.CACHE), made.cache), *map(lie(parallel.ROWS), (made.last, made.scored)))
 
-  def whole(self, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
-    """An array that every device has."""
-    return jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=parallel.replicated(self.mesh))
+  def whole(self, value: Any) -> Any:
+    """Arrays that every device has, of the shapes and types of these."""
+    lie = parallel.replicated(self.mesh)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(np.shape(a), a.dtype, sharding=lie), value)
 
   def rollout_jobs(self) -> dict[str, Job]:
     if not self.samples:
       return {}
-    engine, b, view = self.engine, self.engine.rows, {"view": self.view}
-    per_row = [self.whole((b,), dtype) for dtype in (bool, jnp.int32, jnp.float32)]  # active, budgets, temperatures
-    keys = self.whole((b,), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    stops = self.whole((b, len(STOP_IDS)), jnp.int32)
-    chunk = self.whole((b, engine.chunk), jnp.int32), self.whole((b,), jnp.int32)
+    engine, lanes = self.engine, self.whole(self.engine.no_lanes())
     jobs = {
         "decode copy": Job(engine._unstack, (self.params,)),
-        "feed": Job(engine._feed, (self.decode, self.rows, *chunk), view),
-        "sample": Job(engine._sample, (self.decode, self.rows, keys, *per_row, stops), view),
+        "feed": Job(engine.feed, (self.decode, self.rows, lanes)),
+        "sample": Job(engine.decode, (self.decode, self.rows, self.whole(engine.no_turns()))),
     }
     if any(s.kind == "evaluate" or s.get("eval_every", 0) for s in self.config.stages.values()):
-      part = self.whole((b, min(engine.chunk, engine.max_turn)), jnp.int32)
-      jobs["score"] = Job(engine._score, (self.decode, self.rows, part, chunk[1]), view)
+      jobs["score"] = Job(engine.score, (self.decode, self.rows, lanes, self.whole(np.bool_(True))))
     return jobs
 
   def moments(self, programs: dict[str, Program]) -> list[Moment]:
     """What a device holds at each step of the run."""
     out, copy, caches, teacher = [], device_bytes(self.decode), device_bytes(self.rows), 0
-    if self.samples and self.config.dialogue.teacher == "model":
-      caches += self._teacher_caches()
-      teacher = 0 if self.model.config.lora else copy  # with adapters the weights below them are the teacher
+    if self.samples and self.config.dialogue.teacher == "model" and not run.writes_beside(self.config):
+      caches, teacher = caches + self._teacher_caches(), copy
     for t in self.training:
       out += t.moments(programs, teacher)
     if self.samples:
@@ -235,12 +226,17 @@ class Work:
         out.append(Moment(name, "decode", held | {"decode copy": copy, "caches": caches, WORK: programs[name].work}))
     return out
 
-  def _teacher_caches(self) -> int:
+  def _writer_room(self) -> Room:
     d = self.config.dialogue
     reply = max(d.max_teacher_turn_tokens, self.budget.reply)
-    most = d.max_teacher_prompt_tokens + max(1, self.turns - 1) * (self.budget.turn + reply + ROLE_PIECES)
+    transcript = TokenBudget(d.max_teacher_prompt_tokens, self.budget.turn + ROLE_PIECES, reply)
+    return Room(transcript, reply, words=0)
+
+  def _teacher_caches(self) -> int:
+    room = self._writer_room()
     return device_bytes(self._rows(Engine(
-        self.model, rows=self.engine.rows, slots=most, max_turn=reply, stop_ids=STOP_IDS, mesh=self.mesh
+        self.model, rows=self.config.engine_rows, slots=room.slots(self.turns - 1), max_turn=room.max_turn,
+        stop_ids=STOP_IDS, mesh=self.mesh,
     )))  # fmt: skip
 
 
@@ -289,7 +285,7 @@ class Training:
     return {k: jax.ShapeDtypeStruct((self.rows, self.length), v.dtype, sharding=lie) for k, v in packed.items()}
 
   def jobs(self) -> dict[str, Job]:
-    number, flag = self.work.whole((), jnp.float32), self.work.whole((), bool)
+    number, flag = self.work.whole(np.float32(0)), self.work.whole(np.bool_(True))
     state = self.state
     return {
         "gradient": Job(self.trainer._gradient, (state.params, self.frozen, self.reference, self.batch, number)),

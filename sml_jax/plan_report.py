@@ -69,7 +69,7 @@ def show(
     console.print(f"does not fit: {m.name} takes {gib(m.peak)} GiB a device, {gib(m.peak - hbm)} more than {gib(hbm)}")
   found = suggest(
       moments, hbm, work.model.config, mesh=dict(mesh.shape), slices=place.slices,
-      engine_rows=work.engine.rows, head_chunk=work.config.model.head_chunk,
+      engine_rows=work.config.engine_rows, head_chunk=work.config.model.head_chunk,
   )  # fmt: skip
   if found:
     _print(help_table(found, moments, hbm))
@@ -121,7 +121,7 @@ def rollout_lines(work: Work, place: Slice) -> str:
   for name, stage in work.config.stages.items():
     if stage.kind == "rl" and any(t.name == name for t in work.training):
       n, most = stage.tasks_per_step * stage.group_size, work.budget.length(stage.turns)
-      steps = -(-n // work.engine.rows) * stage.turns * work.budget.turn
+      steps = -(-n // work.config.engine_rows) * stage.turns * work.budget.turn
       total = dialogue_flops(work.model.config, [most] * n)
       lines.append(f"{name}: a rollout is at most {total:.3g} FLOP ({n:,} dialogues of {most:,} tokens), at least "
                    f"{steps * alone:.3g} s where every turn takes all its tokens")

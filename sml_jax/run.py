@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -73,7 +73,6 @@ class Run:
   def _table(self) -> Table:
     """The one engine of the run, with room for the longest dialogue that any stage plays."""
     c = self.config
-    longest_dialogue(c)
     local = parallel.local_mesh(self.mesh) if c.rollout != "global" else None
     if local is None and c.rollout == "local":
       raise UserError(f'rollout="local": mesh.model is {self.mesh.shape["model"]}, more than the devices of a process '
@@ -82,7 +81,10 @@ class Run:
     processes = jax.process_count()
     rows = c.engine_rows // processes if local else c.engine_rows
     mesh = local or self.mesh
-    engine = student_engine(c, dataclasses.replace(self.model, mesh=mesh), rows, self.renderer, home=self.mesh)
+    engine = student_engine(
+        c, dataclasses.replace(self.model, mesh=mesh), rows, self.renderer.stop_ids,
+        lambda: writer_room(c, self.renderer), home=self.mesh,
+    )  # fmt: skip
     kind = Table if processes == 1 else OwnTables if local else OneTable
     return kind(engine, self.renderer, self.source, self.budget, rows)
 
@@ -187,17 +189,16 @@ def writer_room(config: ConfigDict, renderer: Renderer) -> Room:
 
 
 def student_engine(
-    config: ConfigDict, model: Model, rows: int, renderer: Renderer, home: Mesh | None = None
+    config: ConfigDict, model: Model, rows: int, stop_ids: Sequence[int], room: Callable[[], Room],
+    home: Mesh | None = None,
 ) -> Engine:
   """The students' engine for so many dialogues at a time, on the model's mesh, and beside them the rows of those who
-  write with the same weights."""
+  write with the same weights and have that much room."""
   slots, max_turn = longest_dialogue(config), token_budget(config).turn
   if writes_beside(config):
-    room, rows = writer_room(config, renderer), 2 * rows
-    slots, max_turn = max(slots, room.slots(most_turns(config) - 1)), max(max_turn, room.max_turn)
-  return Engine(
-      model, rows=rows, slots=slots, max_turn=max_turn, stop_ids=renderer.stop_ids, mesh=model.mesh, home=home
-  )
+    beside, rows = room(), 2 * rows
+    slots, max_turn = max(slots, beside.slots(most_turns(config) - 1)), max(max_turn, beside.max_turn)
+  return Engine(model, rows=rows, slots=slots, max_turn=max_turn, stop_ids=stop_ids, mesh=model.mesh, home=home)
 
 
 def check_rows(config: ConfigDict, mesh: Mesh) -> None:

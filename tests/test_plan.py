@@ -169,7 +169,7 @@ def work_of(**changes) -> plan.Work:
 
 COUNT, SCALES = 1024 * 256 + 2 * (256 * 128 * (4 + 2 + 2 + 4) + 3 * 256 * 512) + 1280, 1280
 COPY = 2 * (COUNT - SCALES) + 4 * SCALES
-CACHES = 2 * 2 * 8 * 2 * 192 * 128 * 2 + 8 * 4 + 8 * 256 * 2  # 140 tokens take 192 slots; lengths; last hidden states
+CACHES = 2 * 2 * 8 * 2 * 192 * 128 * 2 + (8 + 1) * 256 * 2  # 140 tokens take 192 slots; hidden states, a lane's too
 
 
 def moments_of(work: plan.Work) -> dict[str, dict[str, int]]:
@@ -198,16 +198,16 @@ def test_moments_by_hand():
 
 
 def test_a_frozen_teacher_and_a_reference_are_more_copies():
-  """The teacher reads 512 tokens and 3 times 12 of the student and 20 of its own, each with roles: 656, 704 slots."""
+  """The teacher reads 512 tokens and 3 times 12 of the student and 20 of its own, each with roles: 656, 768 slots."""
   changes = {"dialogue.teacher": "model", "stages.mt_rl.kl_coef": 0.1}
   whole = moments_of(work_of(**changes))
   assert whole["mt_rl update"]["frozen teacher"] == COPY and whole["mt_rl update"]["reference policy"] == 4 * COUNT
-  more = 2 * 2 * 8 * 2 * 704 * 128 * 2 + 8 * 4 + 8 * 256 * 2
+  more = 2 * 2 * 8 * 2 * 768 * 128 * 2 + (8 + 1) * 256 * 2
   assert whole["sample"]["caches"] == CACHES + more
-  # Below an adapter the weights of student, teacher and reference are the same.
+  # Below an adapter the weights of student, teacher and reference are the same, and the two write in one batch.
   adapted = moments_of(work_of(**changes, **{"model.lora.rank": 8}))
   adapter = 4 * 2 * 8 * (2 * (256 + 512) + 2 * (256 + 256) + 3 * (256 + 512))
-  assert "frozen teacher" not in adapted["sample"] and adapted["sample"]["caches"] == CACHES + more
+  assert "frozen teacher" not in adapted["sample"] and adapted["sample"]["caches"] == 2 * more
   assert adapted["mt_rl update"] == {
       "parameters": adapter, "frozen weights": 4 * COUNT, "optimizer state": 2 * adapter + 8,
       "reference policy": adapter, "gradients": adapter, WORK: GIB,

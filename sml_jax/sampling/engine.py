@@ -168,6 +168,24 @@ class Engine:
   def _lie(self, cache: Cache) -> Cache:
     return jax.tree.map(lambda a: parallel.constrain(self.mesh, a, parallel.CACHE), cache)
 
+  def no_lanes(self) -> Lanes:
+    """Lanes of which all are empty, and all apart; the caller fills them."""
+    shape, size = (self.parts, self.lanes), self.rows // self.parts
+    ints = lambda *more: np.zeros((*shape, *more), np.int32)
+    rows = np.broadcast_to(size + np.arange(self.lanes, dtype=np.int32), shape).copy()
+    return Lanes(rows, ints(self.chunk), ints(), ints(), np.ones(shape, bool), np.int32(0))
+
+  def no_turns(self) -> Turns:
+    """Of rows none of which speaks; the caller fills them."""
+    zeros = lambda dtype, *shape: np.zeros((self.rows, *shape), dtype)
+    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[0]
+    return Turns(
+        lengths=zeros(np.int32), alive=zeros(bool), counts=zeros(np.int32), budgets=zeros(np.int32),
+        temperatures=zeros(np.float32), stops=np.full((self.rows, max(1, len(self.stop_ids))), -1, np.int32),
+        keys=zeros(np.uint32, words), places=zeros(np.uint32, 3), adapted=np.ones(self.rows, bool), reach=np.int32(0),
+        enough=np.int32(0),
+    )  # fmt: skip
+
   def reach(self, most: int) -> np.ndarray:
     """The segment up to which rows of `most` tokens go."""
     return np.int32(np.searchsorted(self._ends, min(most, self.slots)))

@@ -18,7 +18,7 @@ import numpy as np
 
 from sml_jax.errors import UserError
 from sml_jax.models.transformer import Params
-from sml_jax.sampling.engine import BURST, Engine, Lanes, Turns
+from sml_jax.sampling.engine import BURST, Engine, Lanes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,19 +76,14 @@ class Session:
 
   def __init__(self, engine: Engine, params: Params):
     self.engine, self.params = engine, params
-    b, n = engine.rows, max(1, len(engine.stop_ids))
+    b = engine.rows
     self._size = engine.rows // engine.parts  # rows of a part
     self._rows = engine.start()
-    self.lengths = np.zeros(b, np.int32)
     # A row's first tokens that were computed in whole chunks from its begin on, with or without adapters (-1: none).
     self._held = np.full((b, engine.slots), -1, np.int32)
     self._held_adapted = np.ones(b, bool)
-    words = jax.random.key_data(jax.random.key(0)).shape[0]
-    zeros = lambda dtype, *shape: np.zeros((b, *shape), dtype)
-    self._turns = Turns(
-        self.lengths, zeros(bool), zeros(np.int32), zeros(np.int32), zeros(np.float32), np.full((b, n), -1, np.int32),
-        zeros(np.uint32, words), zeros(np.uint32, 3), np.ones(b, bool), np.int32(0), np.int32(0),
-    )  # fmt: skip
+    self._turns = engine.no_turns()
+    self.lengths = self._turns.lengths
     self._speaking: dict[int, Request] = {}
     self._so_far: dict[int, tuple[list[int], list[float]]] = {}
     self._nats: dict[int, float] = {}
@@ -218,10 +213,9 @@ class Session:
     """Copies what neighbours hold; returns what is still to be fed."""
     copies = {row: at for row, (at, n) in shares.items() if at != row and n}
     for rows in self._lanes_of(list(copies)):
-      targets = self._lane_rows(rows)
-      sources = targets.copy()
-      for row, (part, lane) in rows.items():
-        sources[part, lane] = copies[row] % self._size
+      targets, sources = self.engine.no_lanes().rows, self.engine.no_lanes().rows
+      for row, at in rows.items():
+        targets[at], sources[at] = row % self._size, copies[row] % self._size
       reach = self.engine.reach(max(shares[row][1] for row in rows))
       self._call("fork", sources, targets, reach)
     feed = {}
@@ -241,28 +235,20 @@ class Session:
       chosen = [part[start : start + self.engine.lanes] for part in by_part]
       yield {row: (p, lane) for p, part in enumerate(chosen) for lane, row in enumerate(part)}
 
-  def _lane_rows(self, rows: dict[int, tuple[int, int]]) -> np.ndarray:
-    """int [P, F]; the others are beyond a part's last row, and all apart."""
-    out = np.tile(self._size + np.arange(self.engine.lanes, dtype=np.int32), (self.engine.parts, 1))
-    for row, at in rows.items():
-      out[at] = row % self._size
-    return out
-
   def _chunks(self, feed: dict[int, Sequence[int]]) -> Iterator[tuple[dict[int, tuple[int, int]], Lanes, int]]:
     """(rows, their next chunk, its number): the first chunks of all before the second of any; those with the most to
     read go together."""
-    c, shape = self.engine.chunk, (self.engine.parts, self.engine.lanes)
+    c = self.engine.chunk
     order = sorted((row for row, tokens in feed.items() if len(tokens)), key=lambda row: -len(feed[row]))
     for start in range(0, max((len(t) for t in feed.values()), default=0), c):
       for rows in self._lanes_of([row for row in order if len(feed[row]) > start]):
-        tokens, counts, lengths = np.zeros((*shape, c), np.int32), np.zeros(shape, np.int32), np.zeros(shape, np.int32)
-        adapted = np.ones(shape, bool)
+        lanes = self.engine.no_lanes()
         for row, at in rows.items():
           piece = feed[row][start : start + c]
-          counts[at], lengths[at], adapted[at] = len(piece), self.lengths[row] + start, self._turns.adapted[row]
-          tokens[at][: len(piece)] = piece
-        reach = self.engine.reach(int((lengths + counts).max()))
-        yield rows, Lanes(self._lane_rows(rows), tokens, counts, lengths, adapted, reach), start // c
+          lanes.rows[at], lanes.counts[at], lanes.lengths[at] = row % self._size, len(piece), self.lengths[row] + start
+          lanes.tokens[at][: len(piece)], lanes.adapted[at] = piece, self._turns.adapted[row]
+        reach = self.engine.reach(int((lanes.lengths + lanes.counts).max()))
+        yield rows, dataclasses.replace(lanes, reach=reach), start // c
 
   def _feed(self, feed: dict[int, Sequence[int]]) -> None:
     for _, lanes, _ in self._chunks(feed):
@@ -301,8 +287,8 @@ class Session:
     t, spoke = self._turns, np.flatnonzero(self._turns.alive)
     reach = self.engine.reach(int(self.lengths[spoke].max()) + BURST)
     enough = np.int32(min(self.engine.lanes * self.engine.parts, len(spoke)))
-    asked = dataclasses.replace(t, lengths=self.lengths, reach=reach, enough=enough)
-    tokens, logprobs, counts, alive = jax.device_get(self._call("decode", asked))
+    told = self._call("decode", dataclasses.replace(t, reach=reach, enough=enough))
+    tokens, logprobs, counts, alive = jax.device_get(told)
     for row in spoke:
       n = int(counts[row] - t.counts[row])
       self._so_far[row][0].extend(tokens[row, :n].tolist())

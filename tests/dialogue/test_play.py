@@ -1,4 +1,4 @@
-"""When what happens: seats that are taken anew, errands beside the decoding, and that nothing of it changes a dialogue."""
+"""When what happens: seats that are taken anew, errands beside decoding, and that nothing of it changes a dialogue."""
 
 from __future__ import annotations
 

@@ -18,14 +18,14 @@ from sml_jax import checkpoint
 from sml_jax.data import store
 from sml_jax.evaluate import progress, report
 from sml_jax.learn import trainer
-from sml_jax.sampling import engine
+from sml_jax.sampling import session
 
 POINTS = {
     "update": (trainer.Trainer, "_micro_batches"),  # inside an update
-    "sample": (engine.Engine, "feed"),  # inside a rollout, before a turn is sampled
+    "sample": (session.Session, "_begin"),  # inside a rollout, before turns are sampled
     "record": (store.gzip, "compress"),  # while a step's dialogues are written
     "save": (checkpoint.Checkpoints, "save"),  # before, or while, a checkpoint is written
-    "score": (engine.Engine, "score"),  # inside an evaluation
+    "score": (session.Session, "_score"),  # inside an evaluation
     "report": (report, "write_report"),
 }
 

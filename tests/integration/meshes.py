@@ -22,6 +22,7 @@ from sml_jax.learn.trainer import Trainer
 from sml_jax.models.lora import Lora
 from sml_jax.models.transformer import Model, ModelConfig
 from sml_jax.sampling.engine import Engine
+from sml_jax.sampling.session import Request, Session
 
 SHAPE = dict(vocab_size=48, d_model=16, layers=1, heads=4, kv_heads=2, head_dim=8, mlp_dim=24)
 CASES = (  # mesh, with LoRA, objective, whether to sample
@@ -62,11 +63,16 @@ def case(mesh: Mesh, lora: bool, kind: str, sample: bool) -> tuple[dict, list[np
   out = {"mesh": list(mesh.shape.values()), "lora": lora, "steps": steps}
   if sample:
     engine = Engine(model, rows=8, slots=64, max_turn=6, stop_ids=(47,), mesh=mesh)
-    decode = engine.decode_params(params)
-    fed = engine.feed(decode, engine.start(), [[1 + b, 2, 3 + b] for b in range(8)], 64)
-    keys, budgets = jax.random.split(jax.random.key(7), 8), np.full(8, 6)
-    said = engine.sample(decode, fed, keys, np.ones(8, bool), budgets, np.ones(8, np.float32), 64)[1]
-    out |= {"tokens": said.tokens.tolist(), "logprobs": said.logprobs.tolist()}
+    session, said = Session(engine, engine.decode_params(params)), {}
+    key = np.asarray(jax.random.key_data(jax.random.key(7)))
+    for row in range(8):
+      done = lambda turn, row=row: said.__setitem__(row, turn)
+      session.submit(Request(row, [1 + row // 2, 2, 3] * 8, None, key, (row, 1, 1), 6, 1.0, done, score=[4, 5]))
+    while session.busy:
+      session.tick()
+    turns = [said[row] for row in range(8)]
+    out |= {"tokens": [t.tokens for t in turns], "logprobs": [[*t.logprobs, t.nats] for t in turns]}
+    out["shared"] = session.shared
   return out, [np.asarray(a) for a in jax.tree.leaves(params)]
 
 

@@ -217,6 +217,7 @@ from sml_jax import parallel
 from sml_jax.learn.losses import Objective
 from sml_jax.learn.trainer import Trainer
 from sml_jax.sampling.engine import Engine
+from sml_jax.sampling.session import Request, Session
 
 assert jax.device_count() == 8
 params = jax.jit(t.MODEL.init)(jax.random.key(0, impl="unsafe_rbg"))
@@ -231,11 +232,14 @@ def run(mesh, sizes):
   said = None
   if sizes in ("one", "2x2x2"):
     engine = Engine(t.MODEL, rows=8, slots=64, max_turn=6, stop_ids=(5,), mesh=mesh)
-    decode = engine.decode_params(state.params)
-    rows = engine.feed(decode, engine.start(), [[1 + i, 2, 3] for i in range(8)], 64)
-    _, said = engine.sample(decode, rows, jax.random.split(jax.random.key(0), 8), np.ones(8, bool),
-                            np.full(8, 6, np.int32), np.ones(8, np.float32), 64)
-    said = (said.tokens.tolist(), said.logprobs)
+    session, turns = Session(engine, engine.decode_params(state.params)), {{}}
+    key = np.asarray(jax.random.key_data(jax.random.key(0)))
+    for i in range(8):
+      done = lambda turn, i=i: turns.__setitem__(i, turn)
+      session.submit(Request(i, [1 + i, 2, 3], None, key, (i, 0, 1), 6, 1.0, done))
+    while session.busy:
+      session.tick()
+    said = [turns[i].tokens for i in range(8)], np.concatenate([turns[i].logprobs for i in range(8)])
   leaves = [np.asarray(a) for a in jax.tree.leaves(state.params)]
   return leaves, float(metrics["loss"]), len(state.params["blocks"]["q"].sharding.device_set), said
 

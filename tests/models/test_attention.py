@@ -108,12 +108,13 @@ def test_what_is_passed_to_cudnn(cudnn_in_xla):
 
 def test_cached_by_hand():
   # Two rows, three queries each at their own places; slots beyond hold what a longer dialogue left there.
-  k, slots = jnp.ones((2, 1, 8, 2)), jnp.arange(8.0)
+  k, slots = jnp.ones((2, 1, 2, 8)), jnp.arange(8.0)
   v = jnp.where(slots < 7, slots, 1e6)[None, None, :, None] * jnp.ones((2, 1, 8, 2))
   q, positions = jnp.zeros((2, 3, 2, 2)), jnp.array([[0, 1, 2], [4, 5, 6]])
   for local, golden in ((False, [[0, 0.5, 1], [2, 2.5, 3]]), (True, [[0, 0.5, 1], [3, 4, 5]])):
     for is_local in (local, jnp.asarray(local)):
-      out = jax.jit(functools.partial(cached_attention, window=3, is_local=is_local, scale=1.0))(q, k, v, positions)
+      run = jax.jit(functools.partial(cached_attention, window=3, is_local=is_local, scale=1.0))
+      out = run(q, jnp.split(k, (2, 5), 3), jnp.split(v, (2, 5), 2), positions)
       np.testing.assert_allclose(out, np.broadcast_to(np.array(golden)[:, :, None, None], (2, 3, 2, 2)), rtol=1e-6)
 
 
@@ -124,7 +125,8 @@ def test_cached_equals_packed():
   def both(local):
     options = {"window": 4, "is_local": local, "scale": 0.4}
     golden = packed_attention(q, k, v, jnp.ones((2, 12), jnp.int32), **options)
-    cache = [jnp.pad(a.swapaxes(1, 2), ((0, 0), (0, 0), (0, 5), (0, 0)), constant_values=9.0) for a in (k, v)]
+    held = [jnp.pad(a.swapaxes(1, 2), ((0, 0), (0, 0), (0, 5), (0, 0)), constant_values=9.0) for a in (k, v)]
+    cache = jnp.split(held[0].swapaxes(2, 3), (4, 8), 3), jnp.split(held[1], (4, 8), 2)
     at = lambda i, j: jnp.tile(jnp.arange(i, j), (2, 1))
     parts = [cached_attention(q[:, i:j], *cache, at(i, j), **options) for i, j in ((0, 5), (5, 6), (6, 12))]
     return jnp.concatenate(parts, 1), golden

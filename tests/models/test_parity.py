@@ -44,7 +44,7 @@ def forward(model, params, tokens, positions, segments):
 
 @functools.partial(jax.jit, static_argnums=0)
 def extend(model, params, cache, tokens, lengths):
-  hidden, cache = model.extend(params, cache, tokens, lengths, T)
+  hidden, cache = model.extend(params, cache, tokens, lengths)
   return model.logits(params, hidden), cache
 
 
@@ -90,7 +90,7 @@ def test_decoding_through_the_cache_in_chunks_and_one_token_at_a_time(pair):
   hf, model, params = pair
   tokens, params = tiny_hf.draw_tokens(2, T), model.unstacked(params)
   want, got = tiny_hf.logits(hf, tokens), np.full((2, T, tiny_hf.VOCAB), np.nan)
-  cache, lengths = model.init_cache(2, T), np.zeros(2, int)
+  cache, lengths = model.init_cache(2, (8, 8, T - 16)), np.zeros(2, int)
   for size, takes in [(5, (5, 2)), (5, (5, 5)), *[(1, (1, 1))] * 10, (5, (5, 5)), (5, (5, 5))]:
     chunk = np.stack([np.resize(tokens[b, n : n + size], size) for b, n in enumerate(lengths)])
     logits, cache = extend(model, params, cache, jnp.asarray(chunk), jnp.asarray(lengths))

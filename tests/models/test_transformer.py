@@ -43,9 +43,9 @@ def logits(*arguments) -> np.ndarray:
   return np.asarray(jitted_logits(*arguments))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 5))
-def extend(model, params, cache, tokens, lengths, view):
-  return model.extend(params, cache, tokens, lengths, view)
+@functools.partial(jax.jit, static_argnums=0)
+def extend(model, params, cache, tokens, lengths, reach=None):
+  return model.extend(params, cache, tokens, lengths, reach=reach)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -130,10 +130,10 @@ def test_decoding_through_the_cache_is_forward(made, chunks):
   model, params = made
   tokens = random_tokens(2, 12)
   want = np.asarray(hidden_of(model, params, *alone(tokens)))
-  cache, lengths, start = model.init_cache(2, 16), jnp.zeros(2, jnp.int32), 0
+  cache, lengths, start = model.init_cache(2, (4, 4, 8)), jnp.zeros(2, jnp.int32), 0
   unstacked = model.unstacked(params)
   for n in chunks:
-    hidden, cache = extend(model, unstacked, cache, jnp.asarray(tokens[:, start : start + n]), lengths, 16)
+    hidden, cache = extend(model, unstacked, cache, jnp.asarray(tokens[:, start : start + n]), lengths)
     np.testing.assert_allclose(hidden, want[:, start : start + n], atol=1e-5)
     start, lengths = start + n, lengths + n
 
@@ -143,29 +143,44 @@ def test_rows_of_unequal_length_share_a_cache(made):
   model, params = made
   tokens = random_tokens(2, 12)
   want = np.asarray(hidden_of(model, params, *alone(tokens)))
-  cache, lengths = model.init_cache(2, 16), jnp.array([3, 8])
-  _, cache = extend(model, params, cache, jnp.asarray(tokens[:, :8]), jnp.zeros(2, jnp.int32), 16)
+  cache, lengths = model.init_cache(2, (4, 4, 8)), jnp.array([3, 8])
+  _, cache = extend(model, params, cache, jnp.asarray(tokens[:, :8]), jnp.zeros(2, jnp.int32))
   following = jnp.asarray([tokens[0, 3:7], tokens[1, 8:12]])
-  hidden, _ = extend(model, params, cache, following, lengths, 16)
+  hidden, _ = extend(model, params, cache, following, lengths)
   np.testing.assert_allclose(hidden, np.stack([want[0, 3:7], want[1, 8:12]]), atol=1e-5)
 
 
 def test_what_stands_beyond_a_row_s_length_never_matters(made):
   model, params = made
   tokens, lengths = jnp.asarray(random_tokens(2, 4)), jnp.array([2, 5])
-  clean = jax.tree.map(lambda a: jax.random.normal(jax.random.key(2), a.shape), model.init_cache(2, 16))
-  beyond = jnp.arange(16)[None, None, :, None] >= lengths[:, None, None, None]
-  dirty = jax.tree.map(lambda a: jnp.where(beyond, 1e6, a), clean)
-  out = [np.asarray(extend(model, params, c, tokens, lengths, 16)[0]) for c in (clean, dirty)]
+  clean = jax.tree.map(lambda a: jax.random.normal(jax.random.key(2), a.shape), model.init_cache(2, (16,)))
+  slots = jnp.arange(16)
+  beyond = slots[:, None] >= lengths[:, None, None, None], slots >= lengths[:, None, None, None]  # of values, and keys
+  dirty = tuple(
+      tuple((jnp.where(beyond[a.shape[3] == 16], 1e6, a),) for (a,) in layer) for layer in clean
+  )  # fmt: skip
+  out = [np.asarray(extend(model, params, c, tokens, lengths)[0]) for c in (clean, dirty)]
   np.testing.assert_array_equal(*out)
 
 
-def test_a_longer_view_changes_nothing(made):
+def test_a_longer_reach_changes_no_bit(made):
+  """Whether attention is over 8, 16, 32 or all 64 slots, and in whose lane a row is fed."""
   model, params = made
-  tokens = jnp.asarray(random_tokens(1, 5))
-  out = [extend(model, params, model.init_cache(1, 64), tokens, jnp.zeros(1, jnp.int32), v)[0] for v in (5, 8, 64)]
-  np.testing.assert_allclose(out[0], out[1], atol=1e-5)
-  np.testing.assert_allclose(out[0], out[2], atol=1e-5)
+  tokens, lengths = jnp.asarray(random_tokens(3, 5)), jnp.zeros(3, jnp.int32)
+  start = lambda: model.init_cache(3, (8, 8, 16, 32))
+  hidden, cache = extend(model, params, start(), tokens, lengths)
+  for reach in range(4):
+    shorter = extend(model, params, start(), tokens, lengths, jnp.int32(reach))
+    np.testing.assert_array_equal(hidden, shorter[0])
+    jax.tree.map(np.testing.assert_array_equal, cache, shorter[1])
+  want, _ = model.extend(params, start(), tokens, lengths)
+  np.testing.assert_allclose(hidden, hidden_of(model, params, *alone(tokens)), atol=1e-5)
+  rows = jnp.array([[2, 0, 7]])  # the third lane has no row
+  lanes, fed = model.extend(params, start(), tokens[jnp.array([2, 0, 1])], lengths, rows=rows)
+  np.testing.assert_allclose(lanes[:2], want[jnp.array([2, 0])], atol=1e-6)
+  for got, all_rows in zip(jax.tree.leaves(fed), jax.tree.leaves(cache), strict=True):
+    np.testing.assert_allclose(got[jnp.array([0, 2])], all_rows[jnp.array([0, 2])], atol=1e-6)
+    assert not np.asarray(got[1]).any()
 
 
 def laid_out(parts, length: int, start: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -234,7 +249,7 @@ def test_bfloat16_activations_give_float32_logits_nearby(made):
   half = Model(dataclasses.replace(BASE, dtype=jnp.bfloat16))
   inputs = alone(random_tokens(2, 9))
   assert hidden_of(half, params, *inputs).dtype == jnp.bfloat16
-  assert half.init_cache(1, 8)[0][0].dtype == jnp.bfloat16
+  assert half.init_cache(1, (8,))[0][0][0].dtype == jnp.bfloat16
   got = logits(half, params, *inputs)
   assert got.dtype == np.float32
   np.testing.assert_allclose(got, logits(model, params, *inputs), atol=0.25)
