@@ -51,38 +51,49 @@ class OneTable(Table):
   """
 
   def _sessions(self, params: Params, rules: Rules) -> Sessions:
-    number = itertools.count()
-    sessions = Sessions(lambda engine, params: _ToldSession(engine, params, next(number)))
+    number, line = itertools.count(), _Line()
+    sessions = Sessions(lambda engine, params: _ToldSession(engine, params, next(number), line))
     sessions.of(self.engine, lambda: self.engine.decode_params(params))
     return sessions
 
   def _run(self, play: Play, sessions: Sessions) -> list[Dialogue]:
     if jax.process_index():
       return _follow(list(sessions))
+    line = sessions.of(self.engine).line
     try:
       dialogues = super()._run(play, sessions)
     except BaseException as e:
-      _tell(UserError(f"process 0: {e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'}"))
+      if not line.cut:
+        line.tell(UserError(f"process 0: {e if isinstance(e, UserError) else f'{type(e).__name__}: {e}'}"))
       raise
-    _tell(dialogues)
+    line.tell(dialogues)
     return dialogues
+
+
+class _Line:
+  """From the first process to the others; cut where one of them has failed."""
+
+  cut = False
+
+  def tell(self, what: Any) -> None:
+    try:
+      parallel.by_first(lambda: what)
+    except BaseException:
+      self.cut = True
+      raise
 
 
 class _ToldSession(Session):
   """A session whose steps the first process tells the others."""
 
-  def __init__(self, engine: Engine, params: Params, number: int):
+  def __init__(self, engine: Engine, params: Params, number: int, line: _Line):
     super().__init__(engine, params)
-    self.number = number
+    self.number, self.line = number, line
 
   def _call(self, step: str, *args: Any) -> tuple:
     if not jax.process_index():
-      _tell((self.number, step, args))
+      self.line.tell((self.number, step, args))
     return super()._call(step, *args)
-
-
-def _tell(what: Any) -> None:
-  parallel.by_first(lambda: what)
 
 
 def _follow(sessions: list[_ToldSession]) -> list[Dialogue]:

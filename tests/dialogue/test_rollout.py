@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import threading
 
 import jax
+import numpy as np
 import pytest
 
 from sml_jax import parallel
-from sml_jax.dialogue.conversation import Rules, Table
+from sml_jax.dialogue.conversation import Rules, Table, TokenBudget
 from sml_jax.dialogue.record import Dialogue
-from sml_jax.dialogue.rollout import OneTable, OwnTables, ToldWriter, share
+from sml_jax.dialogue.renderer import Renderer
+from sml_jax.dialogue.rollout import OneTable, OwnTables, share
 from sml_jax.errors import UserError
+from sml_jax.models.transformer import Model, ModelConfig
+from sml_jax.sampling.engine import Engine
+from sml_jax.tasks.source import Source
 from sml_jax.tasks.task import Task
 
 
@@ -96,62 +100,81 @@ def test_each_plays_its_own_and_all_have_all(monkeypatch):
   assert out == [wanted, wanted]
 
 
-@dataclasses.dataclass
-class World:
-  """Each process would hear something else of it."""
+class Asked(Source):
+  """Only the first process may ask it."""
 
-  me: int
-  asked: int = 0
-  words = 7
+  any_thread = True
 
-  def hear(self, what: str) -> str:
-    self.asked += 1
-    return f"{what} of {self.me}"
+  def __init__(self, me: int, fails: bool = False):
+    self.me, self.fails, self.asked = me, fails, 0
 
   def verify(self, tasks, texts):
-    return [self.hear("verdict") for _ in tasks]
+    self.asked += 1
+    if self.fails and self.asked > 2:
+      raise OSError("no network")
+    return ["wrong"] * len(tasks)
 
   def kind(self, task, text):
-    return self.hear("kind")
-
-  def question(self, task, dialogue):
-    return self.hear("question")
-
-  def reason(self, task, text):
-    return self.hear("reason")
-
-  def knowledge(self, task, dialogue):
-    return {"known": self.hear("knowledge")}
+    return "answer_attempt"
 
   def teacher(self, feedback):
     return self
 
   def reply(self, tasks, dialogues):
-    return [self.hear("reply") for _ in tasks]
-
-  def write(self, notes):
-    return [self.hear("words") for _ in notes]
-
-  def size(self, domain, part):
-    return self.me
+    return ["Look again."] * len(tasks)
 
 
-def test_the_first_process_asks_for_all(monkeypatch):
-  monkeypatch.setattr(Table, "__init__", lambda self, engine, renderer, source, budget: setattr(self, "source", source))
-  worlds = [World(0), World(1)]
+@pytest.fixture(scope="module")
+def model():
+  return Model(ModelConfig(Renderer().vocab_size, d_model=16, layers=1, heads=2, kv_heads=1, head_dim=8, mlp_dim=16))
 
-  def play(i):
-    source = OneTable(None, None, worlds[i], None).source
-    two = tasks("ab")
-    return [
-        source.verify(two, ["x", "y"]), source.kind(two[1], "y"), source.kind(two[0], "other"),
-        source.question(two[0], None), source.teacher("full").reply(two, [None] * 2),
-        source.teacher("full").reply([], []), source.verify([], []),
-        source.reason(two[1], "y"), source.reason(two[0], "other"), source.knowledge(two[0], None),
-        ToldWriter(worlds[i]).write([1, 2]), ToldWriter(worlds[i]).write([]),
-    ]  # fmt: skip
 
-  heard = [["verdict of 0"] * 2, "kind of 0", "kind of 0", "question of 0", ["reply of 0"] * 2, [], [],
-           "reason of 0", "reason of 0", {"known": "knowledge of 0"}, ["words of 0"] * 2, []]  # fmt: skip
-  assert Processes(monkeypatch, 2).run(play) == [heard, heard]
-  assert (worlds[0].asked, worlds[1].asked) == (2 + 2 + 2 + 1 + 1 + 2 + 1 + 1 + 2, 0)
+def one_table(kind, model, source) -> Table:
+  renderer = Renderer()
+  renderer.stop_ids = tuple(range(0, renderer.vocab_size, 8))
+  budget = TokenBudget(32, 12, 20)
+  engine = Engine(model, rows=4, slots=budget.length(3), max_turn=12, stop_ids=renderer.stop_ids)
+  return kind(engine, renderer, source, budget)
+
+
+def test_the_first_process_plays_and_the_others_run_its_steps(monkeypatch, model):
+  params, asked, samples = model.init(jax.random.key(0)), tasks("aabbccdd"), [0, 1] * 4
+  play = lambda table: table.play(params, asked, samples, Rules(3), jax.random.key(1))
+  want = play(one_table(Table, model, Asked(0)))
+  sources, caches, plain = [Asked(0), Asked(1)], {}, OneTable._run
+
+  def noting(self, play, sessions):
+    dialogues = plain(self, play, sessions)
+    caches[jax.process_index()] = [session._rows for session in sessions]
+    return dialogues
+
+  monkeypatch.setattr(OneTable, "_run", noting)
+  tables = [one_table(OneTable, model, source) for source in sources]
+  two = Processes(monkeypatch, 2)
+  out = two.run(lambda i: play(tables[i]))
+  assert out == [want, want] and sources[0].asked > 2 and sources[1].asked == 0
+  for a, b in zip(*map(jax.tree.leaves, (caches[0], caches[1])), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_no_process_waits_for_one_that_has_failed(monkeypatch, model):
+  params, asked = model.init(jax.random.key(0)), tasks("aabbccdd")
+  two = Processes(monkeypatch, 2)
+  play = lambda table: table.play(params, asked, [0, 1] * 4, Rules(3), jax.random.key(1))
+  tables = [one_table(OneTable, model, Asked(i, fails=True)) for i in range(2)]
+  first, second = two.run(lambda i: play(tables[i]))
+  assert isinstance(first, OSError)
+  assert isinstance(second, UserError) and str(second) == "process 0: OSError: no network"
+  tables = [one_table(OneTable, model, Asked(i)) for i in range(2)]
+  decode, calls = tables[1].engine.decode, []
+
+  def breaks(*args):
+    calls.append(1)
+    if len(calls) == 2:
+      raise ValueError("no memory")
+    return decode(*args)
+
+  tables[1].engine.decode = breaks
+  first, second = two.run(lambda i: play(tables[i]))
+  assert isinstance(first, UserError) and str(first) == "process 1: ValueError: no memory"
+  assert isinstance(second, ValueError)
