@@ -70,7 +70,7 @@ def make_optimizer(
     return jax.tree_util.tree_map_with_path(lambda path, x: decayed(tuple(map(_name, path)), x), params)
 
   adamw = optax.adamw(schedule, b1=cfg.b1, b2=cfg.b2, eps=cfg.eps, weight_decay=cfg.weight_decay, mask=mask)
-  clip = optax.clip_by_global_norm(cfg.clip_norm) if cfg.clip_norm else optax.identity()
+  clip = _clip(cfg.clip_norm) if cfg.clip_norm else optax.identity()
   return optax.chain(clip, adamw), schedule
 
 
@@ -90,10 +90,23 @@ def update(
   Returns:
     New params, new opt_state, and the global norm of grads before clipping (0 if skipped), f32.
   """
-  updates, new_state = tx.update(grads, opt_state, params)
-  new = (optax.apply_updates(params, updates), new_state, optax.tree.norm(grads))
-  old = (params, opt_state, jnp.zeros_like(new[2]))
-  return jax.tree.map(lambda a, b: jnp.where(nonempty, a, b), new, old)
+  def step():
+    updates, new_state = tx.update(grads, opt_state, params)
+    return optax.apply_updates(params, updates), new_state, optax.tree.norm(grads)
+
+  # A branch, and not a choice between two results: those could not take the place of what they replace.
+  return jax.lax.cond(nonempty, step, lambda: (params, opt_state, jnp.zeros((), jnp.float32)))
+
+
+def _clip(most: float) -> optax.GradientTransformation:
+  """As optax.clip_by_global_norm, by one factor, which XLA multiplies in where the gradients are read next."""
+
+  def update(updates, state, params=None):
+    norm = optax.tree.norm(updates)
+    factor = jnp.where(norm < most, 1.0, most / norm)
+    return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
+
+  return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
 def _name(key: Any) -> str:

@@ -1,6 +1,6 @@
 """Attention, one function in front of what is fast on each platform.
 
-  xla     plain products; writes the scores [B, H, T, T] to memory.
+  xla     plain products; writes the scores to memory, in causal blocks of queries, and keeps them for the gradient.
   splash  the flash-attention kernel for TPUs; elsewhere it is interpreted, which is slow and meant for tests.
   cudnn   the flash-attention kernel for GPUs, in bfloat16 or float16.
   auto    splash on TPU, cudnn on a GPU that can run it, xla otherwise.
@@ -27,6 +27,8 @@ from jax.sharding import PartitionSpec as P
 from sml_jax.errors import UserError
 
 IMPLEMENTATIONS = ("auto", "xla", "splash", "cudnn")
+SMALLEST_BLOCK, MOST_BLOCKS = 64, 8
+"""Queries of a block in plain XLA, and how many blocks a row is cut into."""
 
 
 def packed_attention(
@@ -63,9 +65,7 @@ def packed_attention(
   device = mesh.devices.flat[0] if mesh is not None else jax.devices()[0]
   impl = _choose(impl, device, q)
   if impl == "xla":
-    back = jnp.arange(t)[:, None] - jnp.arange(t)  # [T, T], tokens from the query back to the key
-    mask = _sees(back, window, is_local) & (segments[:, :, None] == segments[:, None, :])
-    return attend(q, k.swapaxes(1, 2), v.swapaxes(1, 2), mask, scale)
+    return _in_blocks(q, k, v, segments, window, is_local, scale)
   kernel = functools.partial(_splash, interpret=device.platform != "tpu") if impl == "splash" else _cudnn
   run = lambda window: _on_shards(functools.partial(kernel, window=window, scale=scale), mesh, q, k, v, segments)
   if not 0 < window < t or is_local is False:
@@ -139,39 +139,88 @@ def _sees(back: jax.Array, window: int, is_local: bool | jax.Array) -> jax.Array
   return causal & (near if is_local is True else near | ~jnp.asarray(is_local))
 
 
-def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, scale: float) -> jax.Array:
-  """Grouped-query attention in plain XLA. q [B, T, H, E]; k, v [B, K, S, E]; mask bool [B, T, S] -> [B, T, H, E].
-
-  A row whose mask is all False gives a finite value nobody reads. The heads of a group are laid along the rows of one
-  batched product: XLA's CPU code for the five-dimensional form is four times slower.
-  """
+def _in_blocks(q, k, v, segments, window: int, is_local: bool | jax.Array, scale: float) -> jax.Array:
+  """In plain XLA; a block of queries looks at the keys up to its last one alone. Arguments as in `packed_attention`."""
   b, t, h, e = q.shape
-  groups, s = k.shape[1], k.shape[2]
-  each = h // groups
-  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
-  scores = jnp.einsum("bkme,bkse->bkms", q, k, preferred_element_type=jnp.float32) * scale
-  scores = jnp.where(mask[:, None, None], scores.reshape(b, groups, each, t, s), -1e30)
-  weights = jax.nn.softmax(scores, axis=-1).astype(v.dtype).reshape(b, groups, each * t, s)
-  out = jnp.einsum("bkms,bkse->bkme", weights, v).reshape(b, groups, each, t, e)
-  return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+  groups = k.shape[2]
+  q = _by_group(q * jnp.asarray(scale, q.dtype), groups).reshape(b, groups, h // groups, t, e)
+  k, v = k.swapaxes(1, 2), v.swapaxes(1, 2)
+  block, outs = max(SMALLEST_BLOCK, -(-t // MOST_BLOCKS)), []
+  for start in range(0, t, block):
+    end = min(start + block, t)
+    back = jnp.arange(start, end)[:, None] - jnp.arange(end)  # tokens from the query back to the key
+    mask = _sees(back, window, is_local) & (segments[:, start:end, None] == segments[:, None, :end])
+    mask = jnp.tile(mask[:, None], (1, 1, h // groups, 1))
+    out = attend(q[..., start:end, :].reshape(b, groups, -1, e), k[:, :, :end], v[:, :, :end], mask)
+    outs.append(out.reshape(b, groups, -1, end - start, e))
+  return jnp.concatenate(outs, 3).transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
+
+
+def _by_group(q: jax.Array, groups: int) -> jax.Array:
+  """[B, T, H, E] -> [B, K, H/K T, E]: the heads of a group lie along the rows of one batched product, since XLA's CPU
+  code for the five-dimensional form is four times slower."""
+  b, t, h, e = q.shape
+  return q.reshape(b, t, groups, h // groups, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, -1, e)
+
+
+_product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+
+
+@jax.custom_vjp
+def attend(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array) -> jax.Array:
+  """softmax(q k^T) v, with a gradient that keeps the exponentials alone and transposes nothing of their size.
+
+  Args:
+    q: [B, K, M, E], scaled.
+    k, v: [B, K, S, E].
+    mask: bool [B, 1, M, S]; a row that is all False gives a finite value nobody reads.
+
+  Returns:
+    [B, K, M, E], in v's dtype.
+  """
+  return _attend_forward(q, k, v, mask)[0]
+
+
+def _attend_forward(q, k, v, mask):
+  scores = jnp.where(mask, _product("bkme,bkse->bkms", q, k), -1e30)
+  weights = jnp.exp(scores - scores.max(-1, keepdims=True))
+  inverse = 1 / weights.sum(-1, keepdims=True)
+  weights = weights.astype(v.dtype)
+  out = (_product("bkms,bkse->bkme", weights, v) * inverse).astype(v.dtype)
+  return out, (q, k, v, weights, inverse, out)
+
+
+def _attend_backward(kept, g):
+  q, k, v, weights, inverse, out = kept
+  # Else XLA would fold the transposes of these into ones of the weights.
+  turned = lambda a: jax.lax.optimization_barrier(a.swapaxes(2, 3))
+  g = g * inverse
+  dv = _product("bkem,bkms->bkes", turned(g.astype(v.dtype)), weights).swapaxes(2, 3)
+  ds = _product("bkme,bkse->bkms", g.astype(v.dtype), v) - (g * out).sum(-1, keepdims=True)
+  ds = (weights * ds).astype(k.dtype)
+  dq = _product("bkms,bkse->bkme", ds, k)
+  dk = _product("bkem,bkms->bkes", turned(q), ds).swapaxes(2, 3)
+  return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+attend.defvjp(_attend_forward, _attend_backward)
 
 
 def _attend_segments(
     q: jax.Array, keys: Sequence[jax.Array], values: Sequence[jax.Array], mask: jax.Array, scale: float
 ) -> jax.Array:
-  """As `attend`, to keys [B, K, E, s] and values [B, K, s, E] in segments, S slots in all."""
+  """Of q [B, T, H, E] to keys [B, K, E, s] and values [B, K, s, E] in segments, S slots in all; mask [B, T, S]."""
   b, t, h, e = q.shape
   groups, each = values[0].shape[1], h // values[0].shape[1]
-  q = q.reshape(b, t, groups, each, e).transpose(0, 2, 3, 1, 4).reshape(b, groups, each * t, e)
+  q = _by_group(q, groups)
   mask = jnp.tile(mask[:, None], (1, 1, each, 1))  # [B, 1, each T, S]
   masks = jnp.split(mask, list(itertools.accumulate(a.shape[2] for a in values))[:-1], -1)
-  product = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-  scores = [product("bkme,bkes->bkms", q, k) * scale for k in keys]
+  scores = [_product("bkme,bkes->bkms", q, k) * scale for k in keys]
   scores = [jnp.where(m, a, -1e30) for a, m in zip(scores, masks, strict=True)]
   highest = functools.reduce(jnp.maximum, [a.max(-1, keepdims=True) for a in scores])
   weights = [jnp.exp(a - highest) for a in scores]
   total = functools.reduce(jnp.add, [a.sum(-1, keepdims=True) for a in weights])
-  outs = [product("bkms,bkse->bkme", a.astype(v.dtype), v) for a, v in zip(weights, values, strict=True)]
+  outs = [_product("bkms,bkse->bkme", a.astype(v.dtype), v) for a, v in zip(weights, values, strict=True)]
   out = (functools.reduce(jnp.add, outs) / total).astype(q.dtype).reshape(b, groups, each, t, e)
   return out.transpose(0, 3, 1, 2, 4).reshape(b, t, h, e)
 
