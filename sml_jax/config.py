@@ -100,8 +100,8 @@ KEYS: Table = {
         "tied_embeddings": Key(True, "the output layer is the embedding transposed"),
         "norm_eps": Key(1e-6, "added to the mean square in RMSNorm", above=0),
         "scan_layers": Key(False, "stack the layers and scan them: compiles faster, decodes slower on a CPU"),
-        "remat": Key("none", "full = the backward pass keeps a layer's input and computes the rest again",
-                     choices=("none", "full"), resume="free"),
+        "remat": Key("none", "full = the backward pass keeps a layer's input and computes the rest again; dots = it "
+                     "keeps the results of the matrices too", choices=("none", "dots", "full"), resume="free"),
         "attention": Key("auto", "implementation in training; auto = the platform's", resume="free",
                          choices=("auto", "xla", "splash", "cudnn")),
         "head_chunk": Key(0, "entries of the vocabulary whose logits exist at once in training; 0 = all", low=0,

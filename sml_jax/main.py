@@ -228,10 +228,13 @@ def sft(run: Run, name: str, stage: ConfigDict) -> None:
   if loop.step == 0 and loop.first:
     shown = token_row(dialogues[0], train_on_injected=stage.train_on_injected)
     show_dialogue(dialogues[0], shown, run.renderer.pieces, run.progress.console)
-  meter = Meter(run.model.config, run.peak, parts)
+  meter = Meter(run.model.config, run.peak, run.table.clock, parts)
   for step in loop.steps():
-    batch = next(batches)
-    loop.state, metrics = trainer.update(loop.state, batch)
+    with meter.part("data"):
+      batch = next(batches)
+    with meter.part("train"):
+      loop.state, metrics = trainer.update(loop.state, batch)
+      metrics = loop.fetch(step, metrics)
     lengths = np.concatenate([np.bincount(s)[1:] for s in batch["segments"]])
     meter.train(lengths)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
@@ -279,16 +282,17 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
   loop = TrainingStage(run, name, trainer, stream, counters)
   targets = _tokens_by_step(run, stage.match_tokens) if stage.match_tokens else None
   rules = Rules(stage.turns, stage.feedback, run.config.dialogue.temperature)
-  meter = Meter(run.model.config, run.peak)
+  meter = Meter(run.model.config, run.peak, run.table.clock)
   for step in loop.steps():
     n = stage.tasks_per_step if targets is None else _groups_to_match(targets, step, stage, loop.counters)
-    with meter.part("rollout"):
-      groups = _play_groups(run, stage, loop, draw(n), rules, step)
-      for _ in range(stage.refill):
-        dead = [g for g in groups if g.degenerate]
-        if not dead:
-          break
-        groups = [g for g in groups if not g.degenerate] + _play_groups(run, stage, loop, draw(len(dead)), rules, step)
+    with meter.part("data"):
+      tasks = draw(n)
+    groups = _play_groups(run, stage, loop, tasks, rules, step)
+    for _ in range(stage.refill):
+      dead = [g for g in groups if g.degenerate]
+      if not dead:
+        break
+      groups = [g for g in groups if not g.degenerate] + _play_groups(run, stage, loop, draw(len(dead)), rules, step)
     dialogues = [d for g in groups for d in g.dialogues]
     written = groups[jax.process_index() :: jax.process_count()]  # no process writes what another does
     loop.keep(step, [d for g in written for d in g.dialogues])
@@ -300,6 +304,7 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
       packed = {k: v[part::parts] for k, v in pad_rows(packed, parts).items()}
       for _ in range(stage.inner_updates):
         loop.state, metrics = trainer.update(loop.state, packed, reference)
+      metrics = loop.fetch(step, metrics)
       jax.block_until_ready(loop.state.params)
     meter.sample([len(token_row(d)["tokens"]) for d in dialogues])
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)

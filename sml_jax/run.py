@@ -275,10 +275,13 @@ class TrainingStage:
   def due(self, step: int, every: int) -> bool:
     return bool(every) and (step % every == 0 or step == self.config.steps)
 
+  def fetch(self, step: int, metrics: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Metrics of an update, from the devices where a row of them is due; only here the loop waits for them."""
+    return jax.device_get(dict(metrics)) if self.due(step, self.run.config.log_every) else metrics
+
   def log(self, step: int, metrics: Mapping[str, Any], **shown: Any) -> None:
-    """A row of metrics (device values are fetched here, and only here), and the live line."""
+    """A row of metrics, `fetch`ed, and the live line."""
     if self.due(step, self.run.config.log_every):
-      metrics = jax.device_get(dict(metrics))
       self.metrics.write(step, metrics)
       clock = metrics.get("clock", {})
       shown.setdefault("loss", float(metrics["loss"]))

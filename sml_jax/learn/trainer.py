@@ -48,10 +48,10 @@ class Trainer:
     self.model, self.objective, self.tx, self.mesh, self.head_chunk = model, objective, tx, mesh, head_chunk
     shards = parallel.row_shards(mesh)
     self.micro_batch_rows = -(-micro_batch_rows // shards) * shards
-    self._sums = jax.jit(losses.batch_sums)
-    self._signal = jax.jit(lambda b: losses.has_signal(b, objective))
+    self._weigh = jax.jit(self._weigh_all)
     self._gradient = jax.jit(self._micro_gradient)
-    self._accumulate = jax.jit(_add, donate_argnums=0)
+    self._accumulate = jax.jit(_accumulated, donate_argnums=(0, 2))
+    self._finish = jax.jit(_metrics)
     self._apply = jax.jit(self._apply_update, donate_argnums=(0, 1))
     self._logp = jax.jit(self.logprobs)
     self.frozen: Params = {}
@@ -100,18 +100,22 @@ class Trainer:
     Returns:
       The new state, and metrics on the device: means over trained tokens, `grad_norm`, `tokens`, `loss`.
     """
-    micro = self._micro_batches(batch)
-    counts = functools.reduce(_add, [self._sums(m) for m in micro])
-    denominator = losses.loss_denominator(counts, self.objective.norm)
-    signal = functools.reduce(jnp.logical_or, [self._signal(m) for m in micro])
-    grads, sums = None, None
-    for m in micro:
-      g, s = self._gradient(state.params, self.frozen, reference, m, denominator)
-      grads, sums = (g, s) if grads is None else (self._accumulate(grads, g), losses.add_metrics(sums, s))
-    params, opt_state, norm = self._apply(state.params, state.opt_state, grads, signal)
-    loss = sums.pop("loss")
-    metrics = losses.mean_metrics(sums) | {"grad_norm": norm, "loss": loss, "skipped": 1.0 - signal}
-    return TrainState(params, opt_state), metrics
+    # All of it is put in line before any of it is done: nothing here waits for a device, or hands it a loose number.
+    with jax.transfer_guard("disallow"):
+      micro = self._micro_batches(batch)
+      denominator, signal = self._weigh(micro)
+      grads, sums = None, None
+      for m in micro:
+        g, s = self._gradient(state.params, self.frozen, reference, m, denominator)
+        grads, sums = (g, s) if grads is None else self._accumulate(grads, g, sums, s)
+      params, opt_state, norm = self._apply(state.params, state.opt_state, grads, signal)
+      return TrainState(params, opt_state), self._finish(sums, norm, signal)
+
+  def _weigh_all(self, micro: list[Batch]) -> tuple[jax.Array, jax.Array]:
+    """What divides the loss of the whole batch, and whether it can move the parameters."""
+    counts = functools.reduce(_add, [losses.batch_sums(m) for m in micro])
+    signal = functools.reduce(jnp.logical_or, [losses.has_signal(m, self.objective) for m in micro])
+    return losses.loss_denominator(counts, self.objective.norm), signal
 
   def _micro_batches(self, batch: PackedBatch) -> list[Batch]:
     _, parts = parallel.row_share(self.mesh)
@@ -155,3 +159,12 @@ class Trainer:
 
 def _add(a: Any, b: Any) -> Any:
   return jax.tree.map(jnp.add, a, b)
+
+
+def _accumulated(grads: Params, more: Params, sums: Sums, more_sums: Sums) -> tuple[Params, Sums]:
+  return _add(grads, more), losses.add_metrics(sums, more_sums)
+
+
+def _metrics(sums: Sums, norm: jax.Array, signal: jax.Array) -> Sums:
+  loss = sums.pop("loss")
+  return losses.mean_metrics(sums) | {"grad_norm": norm, "loss": loss, "skipped": 1.0 - signal}

@@ -29,6 +29,8 @@ Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
 Cache = tuple[tuple[Segments, Segments], ...]
 """One (keys, values) a layer, S slots of B rows in segments; row b is valid up to its length."""
+REMAT = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+"""The policies of jax.checkpoint by their names here."""
 NEVER = -1e30
 """The logit of an id that no tokenizer piece stands for."""
 
@@ -74,7 +76,8 @@ class ModelConfig:
     embed_scale: embeddings are multiplied by sqrt(d_model).
     usable_vocab: ids from here on are padding of the vocabulary, and never sampled; 0 = there is none.
     scan_layers: scan over the stacked layers in training: compiles once for all of them.
-    remat: "full" keeps only a layer's input for the backward pass and computes the rest again.
+    remat: what of a layer the backward pass finds: "none" = all that it needs; "full" = its input alone, and computes
+      the rest again; "dots" = the results of its matrices too, and computes again what lies between them.
     dtype, param_dtype: of activations, and of stored parameters (adapters are always f32).
     attention: which implementation, see `attention.packed_attention`.
   """
@@ -101,7 +104,7 @@ class ModelConfig:
   tied_embeddings: bool = True
   usable_vocab: int = 0
   scan_layers: bool = False
-  remat: Literal["none", "full"] = "none"
+  remat: Literal["none", "dots", "full"] = "none"
   dtype: Any = jnp.float32
   param_dtype: Any = jnp.float32
   attention: Literal["auto", "xla", "splash", "cudnn"] = "auto"
@@ -327,12 +330,13 @@ class Model:
     blocks = params["blocks"]
     if cache is None and c.scan_layers and not isinstance(blocks, tuple):
       step = lambda x, given: (layer(given[0], x, given[1] if mixed else local[0], None)[0], None)
-      if c.remat == "full":
-        step = jax.checkpoint(step, prevent_cse=False)
+      if c.remat != "none":
+        step = jax.checkpoint(step, prevent_cse=False, policy=REMAT[c.remat])
       x, _ = jax.lax.scan(step, x, (blocks, jnp.asarray(local)))
     else:
       blocks = blocks if isinstance(blocks, tuple) else self.unstacked(params)["blocks"]
-      layer = jax.checkpoint(layer, static_argnums=2) if c.remat == "full" and cache is None else layer
+      if c.remat != "none" and cache is None:
+        layer = jax.checkpoint(layer, static_argnums=2, policy=REMAT[c.remat])
       new = []
       for i, p in enumerate(blocks):
         x, kv = layer(p, x, local[i], cache[i] if cache is not None else None)

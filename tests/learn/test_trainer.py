@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -205,6 +206,30 @@ def test_score_is_in_the_order_of_the_rows(params, mesh, descent):
   assert got.shape == batch["tokens"].shape == (9, 14)
   np.testing.assert_allclose(got, want, atol=1e-6)
   assert not want[batch["segments"] == 0].any() and not want[:, 0].any() and (want[batch["positions"] > 0] < 0).all()
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_remat_changes_nothing_but_what_is_kept(params, mesh, scan):
+  batch, grads, counts = pack_all(dialogues(), 14, packing=False), {}, []
+  for name in ("none", "dots", "full"):
+    model = dataclasses.replace(MODEL, config=dataclasses.replace(MODEL.config, remat=name, scan_layers=scan))
+    trainer = Trainer(model, Objective("grpo"), optax.sgd(1.0), mesh)
+    grads[name] = gradient(params, trainer.update(trainer.init(params), batch)[0])
+    text = str(jax.make_jaxpr(trainer._gradient)(params, {}, None, trainer._micro_batches(batch)[0], 1.0))
+    counts.append(text.count("dot_general"))
+  assert counts[0] <= counts[1] < counts[2]
+  assert_close(grads["dots"], grads["none"], atol=1e-6)
+  assert_close(grads["full"], grads["none"], atol=1e-6)
+
+
+def test_an_update_hands_nothing_to_a_device_unasked(params, mesh):
+  """The guard is on inside: a number that is not on the device yet is refused there, as the control shows."""
+  trainer = Trainer(MODEL, Objective("grpo"), optax.sgd(1.0), mesh, micro_batch_rows=2)
+  batch = pack_all(dialogues(), 14)
+  state, _ = trainer.update(trainer.init(params), batch)
+  trainer._gradient = lambda *args, inner=trainer._gradient: inner(*args[:-1], np.float32(1))
+  with pytest.raises(Exception, match=r"isallowed host-to-device transfer"):
+    trainer.update(state, batch)
 
 
 ON_MESHES = """
