@@ -5,9 +5,11 @@ DATA ?= ../shared/data
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PEERS := .peers
+ONLY ?=
 
 .DELETE_ON_ERROR:
-.PHONY: help setup quickstart experiments realdata test lint unit integration clean
+.PHONY: help setup quickstart experiments realdata bench test lint unit integration clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +27,9 @@ realdata: setup  ## what the checkers say of real rows (DATA=FOLDER), as kept in
 	$(BIN)/python benchmarks/verify_references.py --data_dir=$(DATA) | tee results/real_tasks/references.txt
 	$(BIN)/python benchmarks/leak_table.py --data_dir=$(DATA) | tee results/real_tasks/leaks.txt
 	$(BIN)/python benchmarks/turn_kinds.py | tee results/real_tasks/turn_kinds.txt
+
+bench: setup $(PEERS)/transformers/installed $(PEERS)/tunix/installed  ## speed beside peers (installs them in .peers); ONLY=TEXT for some rows
+	$(BIN)/python benchmarks/compare.py --peers=$(PEERS) --only="$(ONLY)"
 
 test: lint unit integration  ## everything that .ci/run checks
 
@@ -53,4 +58,9 @@ $(VENV)/installed: requirements.txt
 
 $(VENV)/installed_dev: requirements-dev.txt $(VENV)/installed
 	$(PIP) -r requirements-dev.txt
+	@touch $@
+
+$(PEERS)/%/installed: benchmarks/requirements-%.txt
+	$(PYTHON) -m venv --clear $(PEERS)/$*
+	$(PEERS)/$*/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@

@@ -157,7 +157,7 @@ def test_adapters_are_merged_and_may_come_alone(tmp_path):
   assert files(tmp_path / "a") == files(tmp_path / "b") != files(folder)
   tokens = tiny_hf.draw_tokens(2, 9)
   hf = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "a")
-  np.testing.assert_allclose(logits(model, params, tokens), tiny_hf.logits(hf, tokens), atol=1e-5)
+  np.testing.assert_allclose(logits(model, params, tokens), tiny_hf.logits(hf, tokens), atol=5e-5)
 
 
 def test_a_model_without_a_folder_takes_its_preset_form(tmp_path, monkeypatch):
