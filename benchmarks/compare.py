@@ -100,7 +100,8 @@ class Worker:
   """See worker.py."""
 
   def __init__(self, module: str, python: str):
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # Huge pages, which sml_jax.main asks for too, are for all.
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
     command = [python, str(HERE / "worker.py"), module]
     self._process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,

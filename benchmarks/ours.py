@@ -86,7 +86,7 @@ def speak(session: Session, asked: dict[int, tuple[list[int], int | None]], new:
 
 def decode(size: str, batch: int, prompt: int = shapes.PROMPT, new: int = shapes.NEW) -> Case:
   model, rng = model_of(size), np.random.default_rng(0)
-  engine = Engine(model, rows=batch, slots=prompt + new, max_turn=new, stop_ids=(0,))
+  engine = Engine(model, rows=batch, slots=prompt + new, max_turn=new, stop_ids=(0,), chunk=32)
   params = engine.decode_params(params_of(size))
   prompts = rng.integers(3, model.config.vocab_size, (batch, prompt)).tolist()
   return batch * new, lambda: speak(Session(engine, params), {b: (p, 0) for b, p in enumerate(prompts)}, new) and None
@@ -95,7 +95,7 @@ def decode(size: str, batch: int, prompt: int = shapes.PROMPT, new: int = shapes
 def grpo(size: str, prompts: int, group: int, prompt: int, new: int) -> Case:
   """A rollout, its rewards and advantages, and the update with a reference policy."""
   model, params, rows = model_of(size), params_of(size), prompts * group
-  engine = Engine(model, rows=rows, slots=prompt + new, max_turn=new, stop_ids=(0,))
+  engine = Engine(model, rows=rows, slots=prompt + new, max_turn=new, stop_ids=(0,), chunk=32)
   trainer = Trainer(model, Objective("grpo", kl_coef=0.04), optax.adamw(1e-6), parallel.make_mesh())
   state, rng = [trainer.init(params)], np.random.default_rng(0)
   texts = rng.integers(3, model.config.vocab_size, (prompts, prompt)).tolist()

@@ -198,7 +198,10 @@ def student_engine(
   if writes_beside(config):
     beside, rows = room(), 2 * rows
     slots, max_turn = max(slots, beside.slots(most_turns(config) - 1)), max(max_turn, beside.max_turn)
-  return Engine(model, rows=rows, slots=slots, max_turn=max_turn, stop_ids=stop_ids, mesh=model.mesh, home=home)
+  chunk = 64 if token_budget(config).problem >= 512 else 16
+  return Engine(
+      model, rows=rows, slots=slots, max_turn=max_turn, stop_ids=stop_ids, mesh=model.mesh, home=home, chunk=chunk
+  )
 
 
 def check_rows(config: ConfigDict, mesh: Mesh) -> None:

@@ -30,9 +30,9 @@ def epoch_order(n: int, seed: int, epoch: int) -> np.ndarray:
 def best_fit(lengths: Sequence[int], row_length: int) -> list[list[int]]:
   """Puts each length, in the order given, into the fullest open row that still has room, or into a new one.
 
-  All rows stay open, so few tokens are wasted whatever the order: 1-2% on dialogues a quarter of a row long. Grain's own
-  packing is over a stream, whose rows depend on how it was cut among processes and are not found by number; here row i
-  of an epoch is the same for any number of processes, which a resumed run needs.
+  All rows stay open, so few tokens are wasted whatever the order: 1-2% on dialogues a quarter of a row long. Grain's
+  packs a stream, whose rows depend on how it was cut among processes and are not found by number; here row i of an
+  epoch is the same for any number of processes, which a resumed run needs.
 
   Args:
     lengths: each from 1 to row_length.

@@ -96,7 +96,8 @@ def cached_attention(
   """Attention to a cache whose slot s holds the token of position s.
 
   Products and sums go segment by segment and a masked one adds 0: the result is bitwise the same for every reach that
-  holds what the queries see.
+  holds what the queries see. At least two segments take part, if there are as many: XLA fuses a single one in another
+  way, and takes another exponential for it.
 
   Args:
     q: [B, T, H, E].
@@ -116,9 +117,9 @@ def cached_attention(
     back = positions[:, :, None] - jnp.arange(ends[n - 1])  # [B, T, S]
     return _attend_segments(q, *held, _sees(back, window, is_local), scale)
 
-  if reach is None or len(values) == 1:
+  if reach is None or len(values) <= 2:
     return over(len(values))
-  return jax.lax.switch(reach, [functools.partial(over, n + 1) for n in range(len(values))])
+  return jax.lax.switch(reach - 1, [functools.partial(over, n) for n in range(2, len(values) + 1)])
 
 
 def taken(cache: jax.Array, rows: jax.Array | None) -> jax.Array:

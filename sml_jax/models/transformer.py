@@ -296,8 +296,13 @@ class Model:
     return jax.eval_shape(self.init, jax.random.key(0))
 
   def unstacked(self, params: Params) -> Params:
-    """The same parameters with "blocks" a tuple of layers: unrolled decode reads them without slicing at every step."""
-    blocks = tuple(jax.tree.map(lambda a, i=i: a[i], params["blocks"]) for i in range(self.config.layers))
+    """The same parameters with "blocks" a tuple of layers: unrolled decode reads them without slicing at every step.
+
+    By a split, whose gradient lays the layers' side by side; that of slices would add up as many padded arrays.
+    """
+    leaves, tree = jax.tree.flatten(params["blocks"])
+    split = [jax.lax.split(a, (1,) * self.config.layers) for a in leaves]
+    blocks = tuple(tree.unflatten([a[0] for a in parts]) for parts in zip(*split, strict=True))
     return params | {"blocks": blocks}
 
   def init_cache(self, rows: int, segments: Sequence[int]) -> Cache:

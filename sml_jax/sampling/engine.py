@@ -27,13 +27,13 @@ from sml_jax.models.attention import taken
 from sml_jax.models.transformer import Cache, Model, Params
 
 SMALLEST = 8
-"""The first segment of the caches is about this part of the slots; each next brings as many as all before it."""
+"""The first two segments of the caches are about this part of the slots; each next brings as many as all before it."""
 SLOTS = 64
-"""Segments are multiples of so many slots."""
-BURST = 16
+"""All but the first two, which share as many, are multiples of so many slots."""
+BURST = 32
 """Most tokens of a row between two looks of the host."""
-LANES = 8
-"""One row in so many is fed at once."""
+LANES, FEWEST_LANES = 8, 4
+"""One row in so many is fed at once, but no fewer than these."""
 
 
 @jax.tree_util.register_dataclass
@@ -130,7 +130,8 @@ class Engine:
     self.mesh, self.home = mesh, home or mesh
     parts = parallel.row_shards(mesh) if mesh is not None else 1
     self.parts = parts if rows % parts == 0 else 1
-    self.lanes = max(1, rows // self.parts // LANES)
+    each = rows // self.parts
+    self.lanes = min(each, max(FEWEST_LANES, each // LANES))
     self._unstack = jax.jit(self._unstacked)
     self._start = jax.jit(self._empty)
     self.feed = jax.jit(self._feed, donate_argnames="rows")
@@ -276,11 +277,12 @@ class Engine:
 
 
 def segments_of(slots: int) -> tuple[int, ...]:
-  """Slots of each segment of the caches, at most four, which have room for `slots` in all."""
+  """Slots of each segment of the caches, two to five, which have room for `slots` in all."""
   step = -(-slots // SMALLEST // SLOTS) * SLOTS
   blocks = -(-slots // step)
   ends = sorted({min(2**i, blocks) for i in range(SMALLEST.bit_length())})
-  return tuple(step * (end - start) for start, end in itertools.pairwise([0, *ends]))
+  first, *later = (step * (end - start) for start, end in itertools.pairwise([0, *ends]))
+  return first // 2, first // 2, *later
 
 
 def _is_segments(node: object) -> bool:

@@ -183,6 +183,22 @@ def test_a_longer_reach_changes_no_bit(made):
     assert not np.asarray(got[1]).any()
 
 
+@pytest.mark.parametrize("b, t, heads, kv_heads, width", [
+    (32, 1, 8, 2, 32), (4, 16, 2, 1, 8), (8, 1, 16, 1, 64), (64, 1, 8, 4, 32), (2, 16, 4, 4, 16),
+])  # fmt: skip
+def test_a_longer_reach_changes_no_bit_in_any_shape(b, t, heads, kv_heads, width):
+  """As many rows and tokens as decode, or are fed, at a time: XLA makes other programs of them."""
+  config = dataclasses.replace(BASE, heads=heads, kv_heads=kv_heads, head_dim=width, layers=1)
+  model = Model(config)
+  params, cache = model.init(jax.random.key(0)), model.init_cache(b, (32, 32, 64, 128))
+  lengths = jnp.asarray(np.random.default_rng(0).integers(0, 40, b), jnp.int32)
+  _, cache = extend(model, params, cache, jnp.asarray(random_tokens(b, 40)), jnp.zeros(b, jnp.int32))
+  tokens = jnp.asarray(random_tokens(b, t))
+  want, *others = (np.asarray(extend(model, params, cache, tokens, lengths, jnp.int32(r))[0]) for r in range(4))
+  for got in others:
+    np.testing.assert_array_equal(got, want)
+
+
 def laid_out(parts, length: int, start: int = 0) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Dialogues one after the other in one row from `start` on; the rest is padding of a token that exists."""
   tokens, positions, segments = np.full((1, length), 7), np.zeros((1, length), int), np.zeros((1, length), int)
