@@ -169,15 +169,20 @@ def main() -> None:
   for i, row in enumerate(chosen):
     try:
       known[row.work, row.against, row.size] = found = measure(row, python_of, flags.repeats)
+      save(known, versions)
       says = f"{found['ours']:,} against {found['theirs']:,} {row.unit}: {found['ratio']}x"
     except RuntimeError as e:
       says = f"not measured: {e}"
     left = (time.monotonic() - since) / (i + 1) * (len(chosen) - i - 1)
     print(f"[{i + 1}/{len(chosen)}, {left / 60:.0f} min left] {row.work}, {row.size}: {says}", flush=True)
+  print(table.text(json.loads(RESULTS.read_text())))
+
+
+def save(known: dict[tuple[str, str, str], dict[str, Any]], versions: dict[str, str]) -> None:
+  """Every row as soon as it is there."""
   rows = [known[key] for r in ROWS if (key := (r.work, r.against, r.size)) in known] + NOT_MEASURED
   RESULTS.write_text(json.dumps({"machine": machine(), "versions": versions, "rows": rows}, indent=1) + "\n")
   table.update_readme()
-  print(table.text(json.loads(RESULTS.read_text())))
 
 
 if __name__ == "__main__":

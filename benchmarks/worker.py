@@ -1,6 +1,6 @@
 """One environment's side of a comparison: worker.py MODULE, told line by line on standard input what to do.
 
-{"prepare": CASE, ...} makes CASES[CASE](**rest), runs it twice and answers {"units": ...}; {"run": 1} runs it once and
+{"prepare": CASE, ...} makes CASES[CASE](**rest), runs it once and answers {"units": ...}; {"run": 1} runs it once and
 answers {"seconds": ...} with what the case returned. A case is a function that returns (units of work, run).
 """
 
@@ -24,8 +24,7 @@ def main(module: str) -> None:
       elif "prepare" in told:
         run = None
         units, run = cases.CASES[told.pop("prepare")](**told)
-        for _ in range(2):
-          run()
+        run()
         out = {"units": units}
       else:
         since = time.perf_counter()

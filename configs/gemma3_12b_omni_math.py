@@ -17,6 +17,7 @@ Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtp
 GiB a chip while sampling (10.96 of it the decode copy, as much the frozen teacher, 37.08 caches), 21.90 in the
 gradient; a step of mt_rl is at most 2.05e17 FLOP, 17.5 s at 40% MFU, after a rollout of at least 69.7 s if every turn
 takes all its tokens. With engine_rows=256 it does not fit, by 3.98 GiB.
+This plan was made with an earlier decode engine.
 """
 
 from sml_jax import config as c

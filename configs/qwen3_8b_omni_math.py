@@ -11,6 +11,7 @@ later turns as its template does: --config.dialogue.enable_thinking=True --confi
 Not run: no TPU was at hand. The plan for v6e:8x8 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 16.96 of 31.25
 GiB a chip in the gradient, 16.58 while sampling; a step of mt_rl is at most 1.51e17 FLOP, 6.43 s at 40% MFU, after a
 rollout of at least 81.9 s if every turn takes all its tokens.
+This plan was made with an earlier decode engine.
 """
 
 from configs import gemma3_12b_omni_math as paper

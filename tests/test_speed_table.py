@@ -20,7 +20,7 @@ def test_the_readme_shows_what_was_measured():
 
 
 def test_every_row_says_what_it_is_and_its_ratio_follows():
-  assert set(RESULTS) == {"machine", "versions", "rows"} and len(RESULTS["rows"]) > 15
+  assert set(RESULTS) == {"machine", "versions", "rows"} and len(RESULTS["rows"]) > 10
   for r in RESULTS["rows"]:
     assert list(r) == KEYS
     if r["ratio"] is None:
