@@ -52,7 +52,7 @@ from sml_jax.evaluate.report import write_report
 from sml_jax.evaluate.suites import EVALUATORS, MODE, Setting, Suite, evaluators_of, runs_of, solved_counts, success
 from sml_jax.evaluate.summary import SuiteResult, build_summary
 from sml_jax.learn.groups import Group, credit_groups, group_metrics
-from sml_jax.learn.losses import Objective
+from sml_jax.learn.losses import Objective, without_signal
 from sml_jax.learn.meter import Meter
 from sml_jax.learn.optimizer import make_optimizer
 from sml_jax.learn.trainer import Trainer
@@ -238,7 +238,7 @@ def sft(run: Run, name: str, stage: ConfigDict) -> None:
     lengths = np.concatenate([np.bincount(s)[1:] for s in batch["segments"]])
     meter.train(lengths)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
-    loop.log(step, {**metrics, **evaluation, **meter.read()})
+    loop.log(step, {**metrics, **evaluation}, meter)
   tokens = sum(int((r["weights"] > 0).sum()) for r in rows)
   injected = sum(t.injected for d in dialogues for t in d.turns)
   run.progress.log(f"{name}: {len(dialogues):,} dialogues, {tokens:,} trained tokens, {injected:,} injected questions")
@@ -296,21 +296,21 @@ def rl(run: Run, name: str, stage: ConfigDict) -> None:
     dialogues = [d for g in groups for d in g.dialogues]
     written = groups[jax.process_index() :: jax.process_count()]  # no process writes what another does
     loop.keep(step, [d for g in written for d in g.dialogues])
-    rows = [r for g in groups for r in g.token_rows(stage.truncated)]
+    rows, left_out = without_signal([r for g in groups for r in g.token_rows(stage.truncated)], objective)
     if step == 1 and loop.first:
       show_dialogue(dialogues[0], token_row(dialogues[0]), run.renderer.pieces, run.progress.console)
     with meter.part("train"):
       packed = pack_all(rows or [token_row(dialogues[0], mask_loss=True)], stage.row_length)
       packed = {k: v[part::parts] for k, v in pad_rows(packed, parts).items()}
       for _ in range(stage.inner_updates):
-        loop.state, metrics = trainer.update(loop.state, packed, reference)
+        loop.state, metrics = trainer.update(loop.state, packed, reference, left_out)
       metrics = loop.fetch(step, metrics)
       jax.block_until_ready(loop.state.params)
     meter.sample([len(token_row(d)["tokens"]) for d in dialogues])
     meter.train([len(r["tokens"]) for r in rows] * stage.inner_updates)
     evaluation = _evaluate_in_loop(run, stage, loop, step)
-    metrics = {**metrics, **group_metrics(groups), **loop.counters, **evaluation, **meter.read(), **run.api_stats()}
-    loop.log(step, metrics, success=success(dialogues), leaks=metrics["leak_rate"])
+    metrics = {**metrics, **group_metrics(groups), "left_out_tokens": left_out["tokens"], **loop.counters, **evaluation}
+    loop.log(step, metrics | run.api_stats(), meter, success=success(dialogues), leaks=metrics["leak_rate"])
   loop.finish()
 
 

@@ -174,8 +174,19 @@ def put_rows(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   sharding = NamedSharding(mesh, ROWS)
   if jax.process_count() == 1:
     return jax.device_put(batch, sharding)
+  return _put_local(sharding, batch)
+
+
+def put_everywhere(mesh: Mesh, arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
+  """Host arrays, the same in every process -> global arrays that every device has whole."""
+  if jax.process_count() == 1:
+    return jax.device_put(arrays, replicated(mesh))
+  return _put_local(replicated(mesh), arrays)
+
+
+def _put_local(sharding: NamedSharding, arrays: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   with jax.transfer_guard("allow"):  # it is asked for, but JAX does not count it as such
-    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+    return {k: jax.make_array_from_process_local_data(sharding, np.asarray(v)) for k, v in arrays.items()}
 
 
 def start() -> None:

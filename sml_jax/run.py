@@ -29,6 +29,7 @@ from sml_jax.errors import UserError
 from sml_jax.evaluate.metrics_log import MetricsLog
 from sml_jax.evaluate.progress import Progress
 from sml_jax.learn.flops import peak_flops
+from sml_jax.learn.meter import Meter
 from sml_jax.learn.trainer import Trainer
 from sml_jax.models.transformer import Model, Params
 from sml_jax.sampling.engine import Engine
@@ -218,7 +219,7 @@ class TrainingStage:
     stage = TrainingStage(run, name, trainer, batches)
     for step in stage.steps():
       stage.state, metrics = trainer.update(stage.state, next(batches))
-      stage.log(step, metrics)
+      stage.log(step, metrics, meter)
     stage.finish()
   """
 
@@ -282,11 +283,11 @@ class TrainingStage:
     """Metrics of an update, from the devices where a row of them is due; only here the loop waits for them."""
     return jax.device_get(dict(metrics)) if self.due(step, self.run.config.log_every) else metrics
 
-  def log(self, step: int, metrics: Mapping[str, Any], **shown: Any) -> None:
-    """A row of metrics, `fetch`ed, and the live line."""
+  def log(self, step: int, metrics: Mapping[str, Any], meter: Meter, **shown: Any) -> None:
+    """A row of metrics, `fetch`ed, with the clock of all steps since the last row, and the live line."""
     if self.due(step, self.run.config.log_every):
-      self.metrics.write(step, metrics)
-      clock = metrics.get("clock", {})
+      clock = meter.read()
+      self.metrics.write(step, {**metrics, "clock": clock})
       shown.setdefault("loss", float(metrics["loss"]))
       self.run.progress.update(step, tokens_per_second=clock.get("tokens_per_second"), mfu=clock.get("mfu"), **shown)
 

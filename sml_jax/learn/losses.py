@@ -19,10 +19,14 @@ count dialogues of zero advantage, so that a batch with little signal makes a sm
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from sml_jax.data.rows import TokenRow
 
 Batch = dict[str, jax.Array]
 Sums = dict[str, jax.Array]
@@ -213,13 +217,37 @@ def loss_denominator(global_sums: Sums, norm: str) -> jax.Array:
   return jnp.where(count > 0, count, 1.0)
 
 
-def has_signal(batch: Batch, objective: Objective) -> jax.Array:
-  """Whether the batch can move the parameters at all, a bool scalar: some token is trained and, for GRPO without a KL
-  term, some trained token has an advantage. Otherwise the optimizer must not step (see `optimizer.update`)."""
+def has_signal(batch: Batch | TokenRow, objective: Objective) -> jax.Array | np.bool_:
+  """Whether the batch, or one row of it, can move the parameters at all, a bool scalar: some token is trained and, for
+  GRPO without a KL term, some trained token has an advantage. Otherwise the optimizer must not step (see
+  `optimizer.update`)."""
   trained = batch["weights"] != 0
   if objective.kind == "grpo" and not objective.kl_coef:
     trained &= batch["advantages"] != 0
   return trained.any()
+
+
+def without_signal(rows: Sequence[TokenRow], objective: Objective) -> tuple[list[TokenRow], Sums]:
+  """Which token rows need no forward and backward pass: those of which no token has a gradient (see `has_signal`).
+
+  All the same they are part of the batch: what they add to the counts that divide a loss stays in them. The first row
+  is kept if no other is, so that what a step measures of the policy is never measured of nothing.
+
+  Returns:
+    The rows to compute, in their order, and of the others f32 scalars: `tokens` and `dialogues` as `batch_sums` counts
+    them, and `surprisal`, the sum of -logprobs over their trained tokens: what is unlikely was sampled rarely, so this
+    is an unbiased estimate of their entropy under the policy that sampled them.
+  """
+  kept = [row for row in rows if has_signal(row, objective)] or list(rows[:1])
+  computed = set(map(id, kept))
+  out = [row for row in rows if id(row) not in computed]
+  weights = [row["weights"][1:] for row in out]  # nothing predicts the first token
+  counts = {
+      "tokens": sum(w.sum() for w in weights),
+      "dialogues": sum(w.any() for w in weights),
+      "surprisal": sum(w @ -row["logprobs"][1:] for w, row in zip(weights, out, strict=True)),
+  }
+  return kept, {k: np.float32(v) for k, v in counts.items()}
 
 
 def add_metrics(a: Sums, b: Sums) -> Sums:

@@ -52,9 +52,10 @@ class Meter:
   def read(self) -> dict[str, Any]:
     """The clock's part of a row of metrics; starts anew.
 
-    seconds; trained tokens_per_second, and of a device; mfu; and share_PART of PARTS: prefill, decode, and where no row
-    could go on for them, teacher and verify; train; and data, waiting for the next batch. The rest is evaluation of
-    dialogues, records and checkpoints.
+    seconds; tokens_per_second that went forward and backward, and of a device; mfu, with causal attention counted once
+    (what a token sees, not the square); and share_PART of PARTS: prefill, decode, and where no row could go on for
+    them, teacher and verify; train; and data, waiting for the next batch. The rest is evaluation of dialogues, records
+    and checkpoints.
     """
     seconds = time.monotonic() - self._since
     speed = self._tokens / seconds
@@ -63,4 +64,4 @@ class Meter:
     spent = {name: t + self._rollouts.get(name, 0.0) for name, t in self._seconds.items()}
     clock |= {"mfu": mfu} | {f"share_{name}": t / seconds for name, t in spent.items()}
     self._reset()
-    return {"clock": clock}
+    return clock

@@ -18,6 +18,8 @@ from sml_jax.learn.losses import Batch, Objective, Sums
 from sml_jax.models import lora
 from sml_jax.models.transformer import Model, Params
 
+NONE_LEFT_OUT = {name: np.float32(0) for name in ("tokens", "dialogues", "surprisal")}
+
 
 class TrainState(NamedTuple):
   """What an update changes, and a checkpoint keeps: with LoRA the adapter alone."""
@@ -89,31 +91,37 @@ class Trainer:
     placed = lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s)
     return TrainState(jax.tree.map(placed, trained, shardings), jax.tree.map(placed, opt_state, state_shardings))
 
-  def update(self, state: TrainState, batch: PackedBatch, reference: Params | None = None) -> tuple[TrainState, Sums]:
+  def update(
+      self, state: TrainState, batch: PackedBatch, reference: Params | None = None, left_out: Sums = NONE_LEFT_OUT
+  ) -> tuple[TrainState, Sums]:
     """One optimizer step on packed rows [R, T] (host arrays, this process's share, see `parallel.row_share`).
 
     Args:
       state: consumed (donated).
       batch: of `packing`.
       reference: parameters of the reference policy (whole); needed if objective.kl_coef is not 0.
+      left_out: of `losses.without_signal`: rows that are not in the batch and count in it, the same in every process.
 
     Returns:
-      The new state, and metrics on the device: means over trained tokens, `grad_norm`, `tokens`, `loss`.
+      The new state, and metrics on the device: means over the trained tokens of the batch, `grad_norm`, and of those
+      left out too `tokens`, `loss` and `entropy`, which is estimated for these from what was sampled.
     """
     # All of it is put in line before any of it is done: nothing here waits for a device, or hands it a loose number.
     with jax.transfer_guard("disallow"):
       micro = self._micro_batches(batch)
-      denominator, signal = self._weigh(micro)
+      left_out = parallel.put_everywhere(self.mesh, left_out)
+      denominator, signal = self._weigh(micro, left_out)
       grads, sums = None, None
       for m in micro:
         g, s = self._gradient(state.params, self.frozen, reference, m, denominator)
         grads, sums = (g, s) if grads is None else self._accumulate(grads, g, sums, s)
       params, opt_state, norm = self._apply(state.params, state.opt_state, grads, signal)
-      return TrainState(params, opt_state), self._finish(sums, norm, signal)
+      return TrainState(params, opt_state), self._finish(sums, norm, signal, left_out)
 
-  def _weigh_all(self, micro: list[Batch]) -> tuple[jax.Array, jax.Array]:
+  def _weigh_all(self, micro: list[Batch], left_out: Sums) -> tuple[jax.Array, jax.Array]:
     """What divides the loss of the whole batch, and whether it can move the parameters."""
     counts = functools.reduce(_add, [losses.batch_sums(m) for m in micro])
+    counts = {name: n + left_out[name] for name, n in counts.items()}
     signal = functools.reduce(jnp.logical_or, [losses.has_signal(m, self.objective) for m in micro])
     return losses.loss_denominator(counts, self.objective.norm), signal
 
@@ -165,6 +173,7 @@ def _accumulated(grads: Params, more: Params, sums: Sums, more_sums: Sums) -> tu
   return _add(grads, more), losses.add_metrics(sums, more_sums)
 
 
-def _metrics(sums: Sums, norm: jax.Array, signal: jax.Array) -> Sums:
-  loss = sums.pop("loss")
-  return losses.mean_metrics(sums) | {"grad_norm": norm, "loss": loss, "skipped": 1.0 - signal}
+def _metrics(sums: Sums, norm: jax.Array, signal: jax.Array, left_out: Sums) -> Sums:
+  whole = {"tokens": sums["tokens"] + left_out["tokens"], "entropy": sums["entropy"] + left_out["surprisal"]}
+  whole = losses.mean_metrics(whole) | {"grad_norm": norm, "loss": sums.pop("loss"), "skipped": 1.0 - signal}
+  return losses.mean_metrics(sums) | whole

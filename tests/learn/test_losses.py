@@ -22,6 +22,7 @@ from sml_jax.learn.losses import (
   loss_denominator,
   mean_metrics,
   sft_loss,
+  without_signal,
 )
 
 V = 16
@@ -441,3 +442,18 @@ def test_a_bad_objective_is_refused(bad):
 def test_an_unknown_norm_is_refused():
   with pytest.raises(ValueError, match="sequence"):
     loss_denominator({"tokens": jnp.ones(()), "dialogues": jnp.ones(())}, "sequence")
+
+
+def test_which_rows_need_no_gradient_and_what_they_count():
+  def row(weights, advantage):
+    w = np.array(weights, np.float32)
+    return {"tokens": np.ones(len(w), np.int32), "weights": w, "advantages": w * advantage, "logprobs": w * -0.5}
+
+  dead, live, masked = row([1, 0, 1, 1], 0), row([0, 0, 1], -2), row([0, 0], 1)
+  kept, counts = without_signal([dead, live, masked], Objective())
+  assert kept == [live] and counts == {"tokens": 2, "dialogues": 1, "surprisal": 1}  # nothing predicts a first token
+  pulled, counts = without_signal([dead, live, masked], Objective(kl_coef=0.1))  # towards the reference
+  assert pulled == [dead, live] and counts == {"tokens": 0, "dialogues": 0, "surprisal": 0}
+  one, counts = without_signal([dead, dead | {}], Objective())
+  assert one == [dead] and counts["dialogues"] == 1
+  assert without_signal([], Objective())[0] == []

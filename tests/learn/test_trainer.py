@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 import sml_jax
 from sml_jax import parallel
 from sml_jax.data.packing import pack_all
+from sml_jax.learn import losses
 from sml_jax.learn.losses import Objective
 from sml_jax.learn.optimizer import make_optimizer
 from sml_jax.learn.trainer import Trainer
@@ -144,6 +145,29 @@ def test_P34_the_ratio_is_to_what_was_sampled_over_inner_updates(params, descent
   assert second["clip_fraction"] == pytest.approx((w * binds).sum() / w.sum(), abs=1e-6) and binds.any()
 
 
+@pytest.mark.parametrize("norm", ["token", "dialogue"])
+def test_rows_without_an_advantage_are_left_out_and_count(params, mesh, descent, norm):
+  """The same gradient, loss and tokens as with them; the ratio is of the rows that are computed."""
+  trainer = descent if norm == "token" else Trainer(MODEL, Objective("grpo", norm=norm), optax.sgd(1.0), mesh)
+  rows = dialogues()
+  for i in (0, 3, 4, 8):
+    rows[i] |= {"advantages": np.zeros_like(rows[i]["advantages"])}
+  kept, left_out = losses.without_signal(rows, trainer.objective)
+  assert [id(r) for r in kept] == [id(rows[i]) for i in (1, 2, 5, 6, 7)]
+  whole, want = trainer.update(trainer.init(params), pack_all(rows, 14, packing=False))
+  part, got = trainer.update(trainer.init(params), pack_all(kept, 14, packing=False), left_out=left_out)
+  assert_close(gradient(params, part), gradient(params, whole), atol=1e-6)
+  assert max(np.abs(g).max() for g in jax.tree.leaves(gradient(params, part))) > 1e-3
+  assert set(got) == set(want)
+  for name in ("loss", "tokens", "grad_norm"):
+    assert got[name] == pytest.approx(float(want[name]), abs=1e-6)
+  _, alone = trainer.update(trainer.init(params), pack_all(kept, 14, packing=False))
+  assert got["ratio"] == alone["ratio"] and got["logp_gap_max"] == alone["logp_gap_max"]
+  sampled = sum(3 * rows[i]["weights"].sum() for i in (0, 3, 4, 8))  # whose log-probability was -3, each
+  entropy = (alone["entropy"] * alone["tokens"] + sampled) / want["tokens"]
+  assert got["entropy"] == pytest.approx(float(entropy), rel=1e-5)
+
+
 def test_P39_without_signal_nothing_moves(params, mesh):
   trainer = Trainer(MODEL, Objective("grpo"), adamw(), mesh)
   batch = pack_all(dialogues(), 40)
@@ -172,13 +196,13 @@ def test_P14_a_student_that_knows_nothing_has_a_loss_of_ln_v(params, imitation):
 def test_sft_learns_the_trained_tokens(params, imitation):
   trainer = imitation
   batch = pack_all(dialogues(4), 40)
-  state, losses = trainer.init(params), []
+  state, values = trainer.init(params), []
   for _ in range(40):
     state, metrics = trainer.update(state, batch)
-    losses.append(float(metrics["loss"]))
+    values.append(float(metrics["loss"]))
   scores, w = trainer.score(state.params, batch), batch["weights"]
-  assert losses[-1] < 0.3 < 2 < losses[0]
-  assert -(w * scores).sum() / w.sum() < losses[-1] + 0.05
+  assert values[-1] < 0.3 < 2 < values[0]
+  assert -(w * scores).sum() / w.sum() < values[-1] + 0.05
   untrained = (w == 0) & (batch["positions"] > 0)
   assert scores[untrained].mean() < -1  # the teacher's tokens were not learnt
 
