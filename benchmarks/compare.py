@@ -19,6 +19,8 @@ from typing import Any
 
 import table
 
+from sml_jax.allocator import GLIBC_TUNABLES
+
 HERE = pathlib.Path(__file__).parent
 RESULTS = HERE / "results.json"
 
@@ -100,8 +102,8 @@ class Worker:
   """See worker.py."""
 
   def __init__(self, module: str, python: str):
-    # Huge pages, which sml_jax.main asks for too, are for all.
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+    # The allocator of sml_jax.main is for all.
+    env = os.environ | {"JAX_PLATFORMS": "cpu", "HF_HUB_OFFLINE": "1", "GLIBC_TUNABLES": GLIBC_TUNABLES}
     command = [python, str(HERE / "worker.py"), module]
     self._process = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,

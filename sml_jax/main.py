@@ -19,9 +19,9 @@ Exit codes: 0 done, 1 bad input or a failed save, 2 the plan does not fit, 143 t
 from __future__ import annotations
 
 if __name__ == "__main__":
-  from sml_jax.huge_pages import restart_with_huge_pages
+  from sml_jax.allocator import restart_with_tunables
 
-  restart_with_huge_pages()
+  restart_with_tunables()
 
 import signal
 import sys
