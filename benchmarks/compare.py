@@ -55,7 +55,7 @@ def theirs(peer: str, case: str, **how: Any) -> tuple[str, dict[str, Any]]:
   return f"peer_{peer}", {"prepare": case, **how}
 
 
-HF, TUNIX = "transformers, torch", "google-tunix"
+HF, TUNIX, TRL = "transformers, torch", "google-tunix", "TRL"
 LLAMA = {"size": "4.2m", "batch": 8, "prompt": 64, "new": 64}
 STEP = {"size": "4.2m", "prompts": 2, "group": 4, "prompt": 64, "new": 64}
 AGAIN, OWN = "our engine, all read again each turn", "the same engine"
@@ -70,13 +70,15 @@ ROWS = [
         ours("decode", **LLAMA), theirs("tunix", "decode", **LLAMA)),
     Row("GRPO step", f"{TUNIX} GRPOLearner", "4.2m, 2 prompts x 4, 64 + 64 tokens", "steps/s", 2.0,
         ours("grpo", **STEP), theirs("tunix", "grpo", **STEP)),
+    Row("GRPO step", f"{TRL} GRPOTrainer, torch", "4.2m, 2 prompts x 4, 64 + 64 tokens", "steps/s", 2.0,
+        ours("grpo", **STEP), theirs("trl", "grpo", **STEP)),
     *(Row("dialogues", AGAIN, f"10m, {turns} turns of 30/40/15 tokens, 32 at a time", "dialogues/s", aim,
           ours("dialogues", size="10m", turns=turns), ours("dialogues", size="10m", turns=turns, again=True))
       for turns, aim in ((4, 2.0), (10, 4.0))),
     *(Row("tokens read for a dialogue", AGAIN, f"{turns} turns of 300/400/150 tokens", "tokens", aim,
           ours("prefilled", turns=turns), ours("prefilled", turns=turns, again=True), rate=False)
       for turns, aim in ((4, 6.0), (10, 16.8))),
-    Row("dialogues", f"{TUNIX} Sampler, one conversation a call, as its agentic learner asks",
+    Row("dialogues", f"{TUNIX} agentic GRPOLearner, rollouts",
         "4.2m, 4 turns of 30/40/15 tokens", "dialogues/s", 10.0, ours("dialogues", size="4.2m", turns=4),
         theirs("tunix", "dialogues", size="4.2m", turns=4)),
     Row("cost of a dialogue against its turns", "a straight line", "10m, 2, 4, 8 and 16 turns", "% off at most", None,
@@ -157,7 +159,8 @@ def main() -> None:
   parser.add_argument("--only", default="", help="measure the rows with this text in them; the others stay as they are")
   parser.add_argument("--repeats", type=int, default=5)
   flags = parser.parse_args()
-  python_of = {f"peer_{name}": str(flags.peers / name / "bin" / "python") for name in ("transformers", "tunix")}
+  environment_of = {"transformers": "transformers", "trl": "transformers", "tunix": "tunix"}
+  python_of = {f"peer_{peer}": str(flags.peers / name / "bin" / "python") for peer, name in environment_of.items()}
   python_of["ours"] = sys.executable
   kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
   known = {(r["work"], r["against"], r["size"]): r for r in kept["rows"]}
