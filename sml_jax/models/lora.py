@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from sml_jax.models.product import product
+
 TARGETS = ("q", "k", "v", "o", "gate", "up", "down")
 PREFIX = "lora_"
 
@@ -46,8 +48,8 @@ class Adapter(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     """x [B, T, *ins] -> [B, T, *outs], before the factor alpha / rank."""
-    low = jnp.tensordot(x, self.a.astype(x.dtype), axes=self.a.ndim - 1)
-    return jnp.tensordot(low, self.b.astype(x.dtype), axes=1)
+    low = product(x, self.a.astype(x.dtype), self.a.ndim - 1)
+    return product(low, self.b.astype(x.dtype))
 
 
 def split(params: Any) -> tuple[Any, Any]:

@@ -24,6 +24,7 @@ from jax.sharding import Mesh
 from sml_jax import parallel
 from sml_jax.models.attention import Segments, cached_attention, packed_attention
 from sml_jax.models.lora import PREFIX, Adapter, Lora
+from sml_jax.models.product import product
 
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
@@ -188,7 +189,7 @@ class Block(nnx.Module):
   def _project(self, name: str, x: jax.Array, adapted: jax.Array | None) -> jax.Array:
     weight = getattr(self, name)
     made = {"q": 2, "k": 2, "v": 2}.get(name, 1)
-    y = jnp.tensordot(x, weight.astype(x.dtype), axes=weight.ndim - made)
+    y = product(x, weight.astype(x.dtype), weight.ndim - made)
     if self.c.lora and name in self.c.lora.targets:
       change = self.c.lora.scale * getattr(self, PREFIX + name)(x)
       if adapted is not None:
@@ -253,7 +254,7 @@ class Embedding(nnx.Module):
 
   def logits(self, hidden: jax.Array) -> jax.Array:
     head = self.table[...].T if self.c.tied_embeddings else self.head[...]
-    logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=jnp.float32)
+    logits = product(hidden, head.astype(hidden.dtype), 1, jnp.float32)
     if 0 < self.c.usable_vocab < self.c.vocab_size:
       logits = jnp.where(jnp.arange(self.c.vocab_size) < self.c.usable_vocab, logits, NEVER)
     return logits
