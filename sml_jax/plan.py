@@ -20,7 +20,6 @@ from typing import Any
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 from ml_collections import ConfigDict
 from rich.console import Console
 
@@ -178,10 +177,7 @@ class Work:
 
   @functools.cached_property
   def decode(self) -> Any:
-    lie = parallel.param_shardings(self.mesh, self.model.shapes, "decode")
-    layer = jax.tree.map(lambda s: NamedSharding(self.mesh, P(*s.spec[1:])), lie["blocks"])
-    lie = lie | {"blocks": (layer,) * self.model.config.layers}
-    return placed(jax.eval_shape(self.engine._unstacked, self.params), lie)
+    return placed(jax.eval_shape(self.engine._unstacked, self.params), self.engine.decode_shardings(self.params))
 
   @functools.cached_property
   def rows(self) -> Rows:
@@ -318,7 +314,8 @@ class Training:
 
 
 def placed(shapes: Any, shardings: Any) -> Any:
-  return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, shardings)
+  lie = jax.tree.broadcast(shardings, shapes)
+  return jax.tree.map(lambda a, s: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=s), shapes, lie)
 
 
 def _parts(params: Any, teacher: int) -> dict[str, int]:

@@ -1,9 +1,15 @@
-"""A matrix product whose gradient transposes nothing: for the one that autodiff makes of a weight XLA's CPU code writes
-the incoming gradient, with all that is fused into it, a second time and turned, which costs a sixth of a step."""
+"""Products with weights, in the two forms that XLA's CPU code is fast at.
+
+`product`, to train with, has a gradient that transposes nothing: for the one that autodiff makes of a weight XLA writes
+the incoming gradient, with all that is fused into it, a second time and turned, which costs a sixth of a step.
+
+`product_of_turned`, to decode with, is of few rows with a weight that was turned once before.
+"""
 
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import jax
@@ -41,3 +47,29 @@ def _backward(axes, dtype, kept, g):
 
 
 product.defvjp(_forward, _backward)
+
+
+MANY = 256
+"""From so many rows on the plain order is the faster one."""
+PARTS = 4
+"""A single row takes a weight in so many parts, which XLA gives to several cores."""
+
+
+def turned(weight: jax.Array, axes: int = 1) -> jax.Array:
+  """weight [*ins, *outs] -> [*outs, *ins]."""
+  return jnp.moveaxis(weight, range(axes), range(-axes, 0))
+
+
+def product_of_turned(x: jax.Array, weight: jax.Array, axes: int = 1, dtype: Any = None) -> jax.Array:
+  """`product` of a `turned` weight [*outs, *ins]. Two cores read that 1.2 to 1.9 times as fast for 1 to 128 rows."""
+  ins, outs = weight.shape[weight.ndim - axes :], weight.shape[: weight.ndim - axes]
+  rows, matrix = x.reshape(-1, math.prod(ins)), weight.reshape(-1, math.prod(ins))
+  times = lambda a, b: jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), preferred_element_type=dtype)
+  if len(rows) >= MANY:
+    y = times(rows, matrix)
+  elif len(rows) == 1 and len(matrix) % PARTS == 0:
+    parts, copies = matrix.reshape(PARTS, -1, rows.shape[1]), jnp.broadcast_to(rows, (PARTS, rows.shape[1]))
+    y = jax.lax.dot_general(parts, copies, (((2,), (1,)), ((0,), (0,))), preferred_element_type=dtype).reshape(1, -1)
+  else:  # behind the barrier, as XLA would make the other order of it
+    y = jax.lax.optimization_barrier(times(matrix, rows)).T
+  return y.reshape(*x.shape[: x.ndim - axes], *outs)

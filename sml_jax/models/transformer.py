@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from sml_jax import parallel
 from sml_jax.models.attention import Segments, cached_attention, packed_attention
 from sml_jax.models.lora import PREFIX, Adapter, Lora
-from sml_jax.models.product import product
+from sml_jax.models.product import product, product_of_turned, turned
 
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
@@ -158,6 +158,10 @@ Attend = Callable[..., tuple[jax.Array, Any]]
 """(q [B, T, H, E], k, v [B, T, K, E], this layer's cache or None) -> (out [B, T, H, E], this layer's new cache)."""
 
 
+MADE = {"q": 2, "k": 2, "v": 2, "o": 1, "gate": 1, "up": 1, "down": 1}
+"""How many axes each weight of a layer makes, its last; it contracts the others."""
+
+
 class Block(nnx.Module):
   """One layer: attention and a gated MLP, each behind a norm and a residual."""
 
@@ -186,10 +190,10 @@ class Block(nnx.Module):
     draw = jax.random.normal(rngs.params(), (*ins, *outs)) * (math.prod(ins) * residual) ** -0.5
     setattr(self, name, nnx.Param(draw.astype(self.c.param_dtype)))
 
-  def _project(self, name: str, x: jax.Array, adapted: jax.Array | None) -> jax.Array:
+  def _project(self, name: str, x: jax.Array, adapted: jax.Array | None, turned: bool) -> jax.Array:
     weight = getattr(self, name)
-    made = {"q": 2, "k": 2, "v": 2}.get(name, 1)
-    y = product(x, weight.astype(x.dtype), weight.ndim - made)
+    multiply = product_of_turned if turned else product
+    y = multiply(x, weight.astype(x.dtype), weight.ndim - MADE[name])
     if self.c.lora and name in self.c.lora.targets:
       change = self.c.lora.scale * getattr(self, PREFIX + name)(x)
       if adapted is not None:
@@ -198,10 +202,11 @@ class Block(nnx.Module):
     return y
 
   def __call__(
-      self, x: jax.Array, angles: Angles, attend: Attend, cache: Any = None, adapted: jax.Array | None = None
+      self, x: jax.Array, angles: Angles, attend: Attend, cache: Any = None, adapted: jax.Array | None = None,
+      turned: bool = False,
   ) -> tuple[jax.Array, Any]:
     """x [B, T, D] -> (x, new cache of this layer). adapted: bool [B], the rows that the adapters change; None = all."""
-    project = functools.partial(self._project, adapted=adapted)
+    project = functools.partial(self._project, adapted=adapted, turned=turned)
     h = self.attn_norm(x)
     q, k, v = (project(name, h) for name in ("q", "k", "v"))
     if self.c.qk_norm:
@@ -252,9 +257,13 @@ class Embedding(nnx.Module):
     x = self.table[...][tokens].astype(self.c.dtype)
     return x * jnp.asarray(self.c.d_model**0.5, x.dtype) if self.c.embed_scale else x
 
-  def logits(self, hidden: jax.Array) -> jax.Array:
-    head = self.table[...].T if self.c.tied_embeddings else self.head[...]
-    logits = product(hidden, head.astype(hidden.dtype), 1, jnp.float32)
+  def logits(self, hidden: jax.Array, turned: bool) -> jax.Array:
+    if self.c.tied_embeddings:
+      head = self.table[...] if turned else self.table[...].T
+    else:
+      head = self.head[...]
+    multiply = product_of_turned if turned else product
+    logits = multiply(hidden, head.astype(hidden.dtype), 1, jnp.float32)
     if 0 < self.c.usable_vocab < self.c.vocab_size:
       logits = jnp.where(jnp.arange(self.c.vocab_size) < self.c.usable_vocab, logits, NEVER)
     return logits
@@ -296,15 +305,24 @@ class Model:
     """The parameters as ShapeDtypeStructs."""
     return jax.eval_shape(self.init, jax.random.key(0))
 
-  def unstacked(self, params: Params) -> Params:
+  def unstacked(self, params: Params, turn: bool = False) -> Params:
     """The same parameters with "blocks" a tuple of layers: unrolled decode reads them without slicing at every step.
 
     By a split, whose gradient lays the layers' side by side; that of slices would add up as many padded arrays.
+
+    Args:
+      params: stacked.
+      turn: to lay the weights as `product_of_turned` wants them, too; an empty entry "turned" then says so.
     """
     leaves, tree = jax.tree.flatten(params["blocks"])
     split = [jax.lax.split(a, (1,) * self.config.layers) for a in leaves]
     blocks = tuple(tree.unflatten([a[0] for a in parts]) for parts in zip(*split, strict=True))
-    return params | {"blocks": blocks}
+    if not turn:
+      return params | {"blocks": blocks}
+    lay = lambda name, a: turned(a, a.ndim - MADE[name]) if name in MADE else a
+    embedding = {name: turned(a) if name == "head" else a for name, a in params["embedding"].items()}
+    blocks = tuple({name: lay(name, a) for name, a in layer.items()} for layer in blocks)
+    return params | {"embedding": embedding, "blocks": blocks, "turned": None}
 
   def init_cache(self, rows: int, segments: Sequence[int]) -> Cache:
     """Empty caches, with segments of so many slots."""
@@ -328,7 +346,8 @@ class Model:
         angles = near if local else far
       else:
         angles = jax.tree.map(lambda a, b: jnp.where(local, a, b), near, far)
-      x, kv = nnx.merge(self._graphdefs["blocks"], p)(x, angles, functools.partial(attend, local), kv, adapted)
+      block, attend_here = nnx.merge(self._graphdefs["blocks"], p), functools.partial(attend, local)
+      x, kv = block(x, angles, attend_here, kv, adapted, "turned" in params)
       return constrain(x), kv
 
     local = c.local_layers or (False,) * c.layers
@@ -395,7 +414,7 @@ class Model:
 
   def logits(self, params: Params, hidden: jax.Array) -> jax.Array:
     """hidden [..., D] -> f32 [..., V]."""
-    return nnx.merge(self._graphdefs["embedding"], params["embedding"]).logits(hidden)
+    return nnx.merge(self._graphdefs["embedding"], params["embedding"]).logits(hidden, "turned" in params)
 
 
 def parameter_count(params: Params) -> int:

@@ -15,6 +15,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -128,6 +129,8 @@ class Engine:
     self._ends = np.cumsum(self.segments)
     self.slots = int(self._ends[-1])
     self.mesh, self.home = mesh, home or mesh
+    devices = self.home.devices.ravel() if self.home is not None else jax.devices()[:1]
+    self._one_cpu = len(devices) == 1 and devices[0].platform == "cpu"
     parts = parallel.row_shards(mesh) if mesh is not None else 1
     self.parts = parts if rows % parts == 0 else 1
     each = rows // self.parts
@@ -140,21 +143,27 @@ class Engine:
     self.decode = jax.jit(self._decode, donate_argnames="rows")
 
   def decode_params(self, params: Params) -> Params:
-    """The copy of the parameters that decoding reads, made once a rollout: in the activations' dtype, layers apart."""
+    """The copy of the parameters that decoding reads, made once a rollout: in the activations' dtype, layers apart, on
+    one CPU turned."""
     params = self._unstack(params)
     return params if self.mesh == self.home else parallel.on_own_devices(self.mesh, params)
 
   def _unstacked(self, params: Params) -> Params:
     lie = lambda params: params
-    if self.home is not None:
-      shardings = parallel.param_shardings(self.home, params, "decode")
-      layer = jax.tree.map(lambda s: NamedSharding(self.home, P(*s.spec[1:])), shardings["blocks"])
-      params = jax.lax.with_sharding_constraint(params, shardings)
-      each = shardings | {"blocks": (layer,) * self.model.config.layers}
-      lie = lambda params: jax.lax.with_sharding_constraint(params, each)
+    if self.home is not None and not self._one_cpu:
+      params = jax.lax.with_sharding_constraint(params, parallel.param_shardings(self.home, params, "decode"))
+      lie = lambda made: jax.lax.with_sharding_constraint(made, self.decode_shardings(params))
     # Norms compute in f32 with their scale as stored; all else is cast at its use, so it may as well be cast here.
     cast = lambda path, a: a if path[-1].key == "scale" else a.astype(self.model.config.dtype)
-    return lie(self.model.unstacked(jax.tree_util.tree_map_with_path(cast, params)))
+    return lie(self.model.unstacked(jax.tree_util.tree_map_with_path(cast, params), self._one_cpu))
+
+  def decode_shardings(self, params: Params) -> Any:
+    """Where what `decode_params` makes of `params` lies, on a mesh."""
+    if self._one_cpu:
+      return parallel.replicated(self.home)
+    shardings = parallel.param_shardings(self.home, params, "decode")
+    layer = jax.tree.map(lambda s: NamedSharding(self.home, P(*s.spec[1:])), shardings["blocks"])
+    return shardings | {"blocks": (layer,) * self.model.config.layers}
 
   def start(self) -> Rows:
     """All rows empty; they lie along data and fsdp."""

@@ -1,4 +1,4 @@
-"""The product and its own gradient, beside what autodiff makes of the plain one."""
+"""Both products beside tensordot, and the gradient of the one beside what autodiff makes of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sml_jax.models.product import product
+from sml_jax.models.product import MANY, PARTS, product, product_of_turned, turned
 
 
 @pytest.mark.parametrize(("ins", "outs"), [((6,), (5,)), ((6,), (3, 2)), ((3, 2), (5,)), ((3, 2), (2, 4))])
@@ -27,3 +27,15 @@ def test_values_and_gradients_are_those_of_tensordot(ins, outs, dtype, of):
   for a, b in zip(found, expected, strict=True):
     assert a.dtype == b.dtype == of
     np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), rtol=rtol, atol=1e-5)
+
+
+@pytest.mark.parametrize(("ins", "outs"), [((6,), (5,)), ((6,), (PARTS, 2)), ((3, 2), (2 * PARTS,)), ((3, 2), (2, 4))])
+@pytest.mark.parametrize("rows", [1, 2, MANY // 2], ids=lambda n: f"{n} rows a sequence")
+def test_a_turned_weight_gives_the_same_product(ins, outs, rows):
+  for sequences in (1, 2):
+    x = jax.random.normal(jax.random.key(0), (sequences, rows, *ins))
+    weight = jax.random.normal(jax.random.key(1), (*ins, *outs))
+    lies = turned(weight, len(ins))
+    assert lies.shape == (*outs, *ins)
+    found = product_of_turned(x, lies, len(ins), jnp.float32)
+    np.testing.assert_allclose(found, product(x, weight, len(ins)), rtol=1e-5, atol=1e-5)
