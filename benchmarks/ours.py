@@ -55,12 +55,12 @@ def rows_of(lengths, vocab: int, advantages: float = 0.0) -> list[dict[str, np.n
   ]  # fmt: skip
 
 
-def updates(model: Model, params, batch, objective=None, reference=None) -> Callable[[], None]:
-  trainer = Trainer(model, objective or Objective("sft"), optax.adamw(1e-4), parallel.make_mesh())
+def updates(model: Model, params, batch, objective: str = "sft", **options) -> Callable[[], None]:
+  trainer = Trainer(model, Objective(objective), optax.adamw(1e-4), parallel.make_mesh(), **options)
   state = [trainer.init(params)]
 
   def run():
-    state[0], _ = trainer.update(state[0], batch, reference)
+    state[0], _ = trainer.update(state[0], batch)
     jax.block_until_ready(state[0].params)
 
   return run
@@ -73,12 +73,15 @@ def train(size: str) -> Case:
   return rows * length, updates(model, params_of(size), batch)
 
 
-def speak(session: Session, asked: dict[int, tuple[list[int], int | None]], new: int, temperature: float = 0.0) -> dict:
+def speak(
+    session: Session, asked: dict[int, tuple[list[int], int | None]], new: int, temperature: float = 0.0,
+    adapted: Callable[[int], bool] = lambda row: True,
+) -> dict:
   """One turn of `new` tokens of each row: row -> (what it reads, how many of its tokens stay before)."""
   said = {}
   for row, (tokens, keep) in asked.items():
     done = functools.partial(said.__setitem__, row)
-    session.submit(Request(row, tokens, keep, KEY, (1, row, 1), new, temperature, done, stops=()))
+    session.submit(Request(row, tokens, keep, KEY, (1, row, 1), new, temperature, done, (), adapted(row)))
   while session.busy:
     session.tick()
   return said
@@ -145,11 +148,11 @@ def prefilled(turns: int, again: bool = False) -> Case:
   return 1, dialogues("tiny", turns, again, scale=1, rows=1)[1]
 
 
-def by_turns(size: str) -> Case:
+def by_turns(size: str, rows: int) -> Case:
   """The largest distance, in per cent, of the cost of a dialogue of 2, 4, 8 and 16 turns from a straight line."""
   import time
 
-  turns, runs = np.array([2, 4, 8, 16]), [dialogues(size, int(n))[1] for n in (2, 4, 8, 16)]
+  turns, runs = np.array([2, 4, 8, 16]), [dialogues(size, int(n), rows=rows)[1] for n in (2, 4, 8, 16)]
 
   def run() -> float:
     cost = []

@@ -20,12 +20,15 @@ def text(results: dict[str, Any]) -> str:
       "| work | size | against | ours | theirs | unit | ratio | aim |", "|---|---|---|---|---|---|---|---|",
   ]  # fmt: skip
   for r in results["rows"]:
+    aim = "" if r["aim"] is None else f"{r['aim']:g}x"
     if r["ratio"] is None:
-      cells = ["not measured", "", r["unit"], "", "" if r["aim"] is None else f"{r['aim']:g}"]
+      cells = ["not measured", "", r["unit"], "", aim]
     else:
-      cells = [_number(r, "ours"), _number(r, "theirs"), r["unit"], f"{r['ratio']:.2f}x", f"{r['aim']:g}x"]
-    dtype = "" if r["dtype"] == "float32" else f", {r['dtype']}"
-    lines.append("| " + " | ".join([r["work"], r["size"] + dtype, r["against"], *cells]) + " |")
+      cells = [_number(r, "ours"), _number(r, "theirs"), r["unit"], f"{r['ratio']:.2f}x", aim]
+    size = r["size"] + ("" if r["dtype"] == "float32" else f", {r['dtype']}")
+    if "device" in r:
+      size += f", on {r['device']}"
+    lines.append("| " + " | ".join([r["work"], size, r["against"], *cells]) + " |")
   return "\n".join(lines) + "\n"
 
 

@@ -92,7 +92,8 @@ def update(
   """
   def step():
     updates, new_state = tx.update(grads, opt_state, params)
-    return optax.apply_updates(params, updates), new_state, optax.tree.norm(grads)
+    apart = jax.lax.optimization_barrier(grads)  # else XLA writes their squares once for the norm and for the moments
+    return optax.apply_updates(params, updates), new_state, optax.tree.norm(apart)
 
   # A branch, and not a choice between two results: those could not take the place of what they replace.
   return jax.lax.cond(nonempty, step, lambda: (params, opt_state, jnp.zeros((), jnp.float32)))

@@ -193,14 +193,15 @@ def _attend_forward(q, k, v, mask):
 
 def _attend_backward(kept, g):
   q, k, v, weights, inverse, out = kept
-  # Else XLA would fold the transposes of these into ones of the weights.
-  turned = lambda a: jax.lax.optimization_barrier(a.swapaxes(2, 3))
+  # Barriers, as XLA would fold the transposes of these small arrays into ones of the weights, or into a slow product.
+  barrier = jax.lax.optimization_barrier
+  across = lambda a, b: barrier(_product("bkem,bkms->bkes", barrier(a.swapaxes(2, 3)), b)).swapaxes(2, 3)
   g = g * inverse
-  dv = _product("bkem,bkms->bkes", turned(g.astype(v.dtype)), weights).swapaxes(2, 3)
+  dv = across(g.astype(v.dtype), weights)
   ds = _product("bkme,bkse->bkms", g.astype(v.dtype), v) - (g * out).sum(-1, keepdims=True)
   ds = (weights * ds).astype(k.dtype)
   dq = _product("bkms,bkse->bkme", ds, k)
-  dk = _product("bkem,bkms->bkes", turned(q), ds).swapaxes(2, 3)
+  dk = across(q, ds)
   return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 

@@ -37,13 +37,12 @@ def _forward(x, weight, axes, dtype):
 
 def _backward(axes, dtype, kept, g):
   x, weight = kept
-  outs = weight.ndim - axes
-  last = lambda a, n: tuple(range(a.ndim - n, a.ndim))
-  over = lambda left, right: ((left, right), ((), ()))
-  dx = jax.lax.dot_general(g, weight, over(last(g, outs), last(weight, outs)), preferred_element_type=x.dtype)
-  rows = lambda a, n: a.reshape(-1, *a.shape[a.ndim - n :])  # of several axes to sum over XLA would make one by copying
-  dw = jax.lax.dot_general(rows(x, axes), rows(g, outs), over((0,), (0,)), preferred_element_type=weight.dtype)
-  return dx, dw
+  # As matrices: of several axes to sum over XLA would make one by copying.
+  rows, matrix = x.reshape(-1, math.prod(weight.shape[:axes])), weight.reshape(math.prod(weight.shape[:axes]), -1)
+  pull = g.reshape(len(rows), -1)
+  dx = jax.lax.dot_general(pull, matrix, (((1,), (1,)), ((), ())), preferred_element_type=x.dtype)
+  dw = jax.lax.dot_general(rows, pull, (((0,), (0,)), ((), ())), preferred_element_type=weight.dtype)
+  return dx.reshape(x.shape), dw.reshape(weight.shape)
 
 
 product.defvjp(_forward, _backward)
