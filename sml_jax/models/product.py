@@ -3,7 +3,7 @@
 `product`, to train with, has a gradient that transposes nothing: for the one that autodiff makes of a weight XLA writes
 the incoming gradient, with all that is fused into it, a second time and turned, which costs a sixth of a step.
 
-`product_of_turned`, to decode with, is of few rows with a weight that was turned once before.
+`product_of_turned`, to decode with, is of few rows with a weight that was turned (`turn`) once before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def _forward(x, weight, axes, dtype):
 def _backward(axes, dtype, kept, g):
   x, weight = kept
   # As matrices: of several axes to sum over XLA would make one by copying.
-  rows, matrix = x.reshape(-1, math.prod(weight.shape[:axes])), weight.reshape(math.prod(weight.shape[:axes]), -1)
+  contracted = math.prod(weight.shape[:axes])
+  rows, matrix = x.reshape(-1, contracted), weight.reshape(contracted, -1)
   pull = g.reshape(len(rows), -1)
   dx = jax.lax.dot_general(pull, matrix, (((1,), (1,)), ((), ())), preferred_element_type=x.dtype)
   dw = jax.lax.dot_general(rows, pull, (((0,), (0,)), ((), ())), preferred_element_type=weight.dtype)
@@ -54,13 +55,13 @@ PARTS = 4
 """A single row takes a weight in so many parts, which XLA gives to several cores."""
 
 
-def turned(weight: jax.Array, axes: int = 1) -> jax.Array:
+def turn(weight: jax.Array, axes: int = 1) -> jax.Array:
   """weight [*ins, *outs] -> [*outs, *ins]."""
   return jnp.moveaxis(weight, range(axes), range(-axes, 0))
 
 
 def product_of_turned(x: jax.Array, weight: jax.Array, axes: int = 1, dtype: Any = None) -> jax.Array:
-  """`product` of a `turned` weight [*outs, *ins]. Two cores read that 1.2 to 1.9 times as fast for 1 to 128 rows."""
+  """`product` with what `turn` made of a weight, [*outs, *ins]; 1.2 to 1.9 times as fast for few rows on two cores."""
   ins, outs = weight.shape[weight.ndim - axes :], weight.shape[: weight.ndim - axes]
   rows, matrix = x.reshape(-1, math.prod(ins)), weight.reshape(-1, math.prod(ins))
   times = lambda a, b: jax.lax.dot_general(a, b, (((1,), (1,)), ((), ())), preferred_element_type=dtype)

@@ -24,7 +24,7 @@ from jax.sharding import Mesh
 from sml_jax import parallel
 from sml_jax.models.attention import Segments, cached_attention, packed_attention
 from sml_jax.models.lora import PREFIX, Adapter, Lora
-from sml_jax.models.product import product, product_of_turned, turned
+from sml_jax.models.product import product, product_of_turned, turn
 
 Params = dict[str, Any]
 """Nested dict of arrays; those under "blocks" are stacked over layers, [L, ...]."""
@@ -305,22 +305,22 @@ class Model:
     """The parameters as ShapeDtypeStructs."""
     return jax.eval_shape(self.init, jax.random.key(0))
 
-  def unstacked(self, params: Params, turn: bool = False) -> Params:
+  def unstacked(self, params: Params, turned: bool = False) -> Params:
     """The same parameters with "blocks" a tuple of layers: unrolled decode reads them without slicing at every step.
 
     By a split, whose gradient lays the layers' side by side; that of slices would add up as many padded arrays.
 
     Args:
       params: stacked.
-      turn: to lay the weights as `product_of_turned` wants them, too; an empty entry "turned" then says so.
+      turned: to lay the weights as `product_of_turned` wants them, too; an empty entry "turned" then says so.
     """
     leaves, tree = jax.tree.flatten(params["blocks"])
     split = [jax.lax.split(a, (1,) * self.config.layers) for a in leaves]
     blocks = tuple(tree.unflatten([a[0] for a in parts]) for parts in zip(*split, strict=True))
-    if not turn:
+    if not turned:
       return params | {"blocks": blocks}
-    lay = lambda name, a: turned(a, a.ndim - MADE[name]) if name in MADE else a
-    embedding = {name: turned(a) if name == "head" else a for name, a in params["embedding"].items()}
+    lay = lambda name, a: turn(a, a.ndim - MADE[name]) if name in MADE else a
+    embedding = {name: turn(a) if name == "head" else a for name, a in params["embedding"].items()}
     blocks = tuple({name: lay(name, a) for name, a in layer.items()} for layer in blocks)
     return params | {"embedding": embedding, "blocks": blocks, "turned": None}
 

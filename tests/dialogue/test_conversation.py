@@ -51,7 +51,7 @@ class Parrot:
     table = jnp.zeros((renderer.vocab_size,) * 2).at[np.array(said[:-1]), np.array(said[1:])].set(50.0)
     return cls(config, {"table": table.at[said[-1], said[-1]].set(50.0)})
 
-  unstacked = staticmethod(lambda params, turn: params)
+  unstacked = staticmethod(lambda params, turned: params)
   init_cache = staticmethod(lambda rows, segments: (((jnp.zeros((rows, 1, 2, 2)),),) * 2,))
   extend = staticmethod(lambda params, cache, tokens, lengths, **at: (tokens[..., None].astype(jnp.float32), cache))
   logits = staticmethod(lambda params, hidden: params["table"][hidden[..., 0].astype(jnp.int32)])

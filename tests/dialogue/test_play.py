@@ -140,7 +140,7 @@ class Clockwork:
   def __init__(self, vocab_size: int):
     self.config = ModelConfig(vocab_size, d_model=1, layers=1, heads=1, kv_heads=1, head_dim=2, mlp_dim=1)
 
-  unstacked = staticmethod(lambda params, turn: params)
+  unstacked = staticmethod(lambda params, turned: params)
   init_cache = staticmethod(lambda rows, segments: (((jnp.zeros((rows, 1, 2, 2)),),) * 2,))
 
   @staticmethod

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sml_jax.models.product import MANY, PARTS, product, product_of_turned, turned
+from sml_jax.models.product import MANY, PARTS, product, product_of_turned, turn
 
 
 @pytest.mark.parametrize(("ins", "outs"), [((6,), (5,)), ((6,), (3, 2)), ((3, 2), (5,)), ((3, 2), (2, 4))])
@@ -35,7 +35,7 @@ def test_a_turned_weight_gives_the_same_product(ins, outs, rows):
   for sequences in (1, 2):
     x = jax.random.normal(jax.random.key(0), (sequences, rows, *ins))
     weight = jax.random.normal(jax.random.key(1), (*ins, *outs))
-    lies = turned(weight, len(ins))
+    lies = turn(weight, len(ins))
     assert lies.shape == (*outs, *ins)
     found = product_of_turned(x, lies, len(ins), jnp.float32)
     np.testing.assert_allclose(found, product(x, weight, len(ins)), rtol=1e-5, atol=1e-5)

@@ -125,14 +125,14 @@ def test_scanned_layers_are_the_unrolled_ones(made):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("turn", [False, True], ids=["plain weights", "turned weights"])
+@pytest.mark.parametrize("turned", [False, True], ids=["plain weights", "turned weights"])
 @pytest.mark.parametrize("chunks", [[1] * 12, [5, 7], [3, 1, 1, 7], [12]])
-def test_decoding_through_the_cache_is_forward(made, chunks, turn):
+def test_decoding_through_the_cache_is_forward(made, chunks, turned):
   model, params = made
   tokens = random_tokens(2, 12)
   want = np.asarray(hidden_of(model, params, *alone(tokens)))
   cache, lengths, start = model.init_cache(2, (4, 4, 8)), jnp.zeros(2, jnp.int32), 0
-  unstacked = model.unstacked(params, turn)
+  unstacked = model.unstacked(params, turned)
   np.testing.assert_allclose(logits(model, unstacked, *alone(tokens)), logits(model, params, *alone(tokens)), atol=1e-5)
   for n in chunks:
     hidden, cache = extend(model, unstacked, cache, jnp.asarray(tokens[:, start : start + n]), lengths)

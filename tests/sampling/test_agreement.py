@@ -92,7 +92,7 @@ def test_P21_the_sampler_gets_the_updated_weights(engine, model, params, trainer
   batch = pack_all([{k: v.astype(np.int32 if k == "tokens" else np.float32) for k, v in row.items()}], 64)
   state, _ = trainer.update(trainer.init(params), batch)
   decode = engine.decode_params(state.params)
-  for a, b in zip(jax.tree.leaves(decode), jax.tree.leaves(model.unstacked(state.params, turn=True)), strict=True):
+  for a, b in zip(jax.tree.leaves(decode), jax.tree.leaves(model.unstacked(state.params, turned=True)), strict=True):
     np.testing.assert_array_equal(a, b)
   fed, answers = prompts(8), [a[:3] for a in prompts(8, seed=1)]
   before, after = (scores_of(engine, p, fed, answers)[1] for p in (engine.decode_params(params), decode))

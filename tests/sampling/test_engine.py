@@ -24,7 +24,7 @@ class Chain:
   def __init__(self, vocab_size: int):
     self.config = ModelConfig(vocab_size, d_model=1, layers=1, heads=1, kv_heads=1, head_dim=2, mlp_dim=1)
 
-  def unstacked(self, params, turn):
+  def unstacked(self, params, turned):
     return params
 
   def init_cache(self, rows, segments):
