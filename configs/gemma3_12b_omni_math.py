@@ -13,11 +13,9 @@ holds omni_math_rule/*.jsonl, of whose 2,821 rows tasks.shares leaves about 2,00
 Other domains are evaluated too by --config.tasks.eval_source=livecodebench,lost_in_conversation and
 --config.stages.evaluation.suites=omni_math,livecodebench,lost_in_conversation_sharded.
 
-Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 62.61 of 95.74
-GiB a chip while sampling (10.96 of it the decode copy, as much the frozen teacher, 37.08 caches), 21.90 in the
-gradient; a step of mt_rl is at most 2.05e17 FLOP, 17.5 s at 40% MFU, after a rollout of at least 69.7 s if every turn
-takes all its tokens. With engine_rows=256 it does not fit, by 3.98 GiB.
-This plan was made with an earlier decode engine.
+Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 66.60 of 95.74
+GiB a chip while sampling (10.96 of it the decode copy, 38.25 caches), 11.16 in the gradient; a step of mt_rl is at most
+2.05e17 FLOP, 17.5 s at 40% MFU, after a rollout of at least 69.7 s if every turn takes all its tokens.
 """
 
 from sml_jax import config as c

@@ -8,10 +8,9 @@ Whether Qwen3 thought in the paper's runs is not published: here it does not. To
 later turns as its template does: --config.dialogue.enable_thinking=True --config.dialogue.thinking=strip, and more room
 (dialogue.max_turn_tokens).
 
-Not run: no TPU was at hand. The plan for v6e:8x8 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 16.96 of 31.25
-GiB a chip in the gradient, 16.58 while sampling; a step of mt_rl is at most 1.51e17 FLOP, 6.43 s at 40% MFU, after a
+Not run: no TPU was at hand. The plan for v6e:8x8 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 15.13 of 31.25
+GiB a chip while sampling, 12.46 in the gradient; a step of mt_rl is at most 1.51e17 FLOP, 6.43 s at 40% MFU, after a
 rollout of at least 81.9 s if every turn takes all its tokens.
-This plan was made with an earlier decode engine.
 """
 
 from configs import gemma3_12b_omni_math as paper
