@@ -13,9 +13,10 @@ holds omni_math_rule/*.jsonl, of whose 2,821 rows tasks.shares leaves about 2,00
 Other domains are evaluated too by --config.tasks.eval_source=livecodebench,lost_in_conversation and
 --config.stages.evaluation.suites=omni_math,livecodebench,lost_in_conversation_sharded.
 
-Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 66.60 of 95.74
-GiB a chip while sampling (10.96 of it the decode copy, 38.25 caches), 11.16 in the gradient; a step of mt_rl is at most
-2.05e17 FLOP, 17.5 s at 40% MFU, after a rollout of at least 69.7 s if every turn takes all its tokens.
+Not run: no TPU was at hand. The plan for v5p:4x4x4 (64 chips; jax 0.10.2, libtpu 0.0.42.1): 22.12 GiB a chip in
+the gradient, and with engine_rows=128 at most 95.56 of 95.74 GiB while sampling (10.96 of it the decode copy, as much
+the frozen teacher, 56.25 caches), which is too tight: here it is 64, with half the caches. A step of mt_rl is at most
+2.05e17 FLOP, 17.5 s at 40% MFU, after a rollout of at least 139 s if every turn takes all its tokens.
 """
 
 from sml_jax import config as c
@@ -41,7 +42,7 @@ def set_up(config, domain, arm):
                           "teacher": "model", "max_teacher_prompt_tokens": 1280, "leaks": "resample",
                           "questioner": "student"})
   config.tasks.update({"source": domain, "domains": (domain,), "shares": (0.1, 0.19), "on_bad_row": "skip_and_count"})
-  config.engine_rows = 128  # two batches a step: with 256, caches for 10 turns do not fit a v5p slice of 64
+  config.engine_rows = 64
   config.checkpoint_every = 10
   config.eval_every = 20
   config.eval_suites = (domain,)

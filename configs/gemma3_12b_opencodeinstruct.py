@@ -12,7 +12,7 @@ the hidden ones of LiveCodeBench (OpenCodeInstruct has none). Programs run in th
 the executor promises".
 
 Not run: no TPU was at hand, and neither data set. Shapes, and so the plan for v5p:4x4x4, are those of
-gemma3_12b_omni_math: fits, with a peak of 62.61 of 95.74 GiB a chip.
+gemma3_12b_omni_math.
 """
 
 from configs import gemma3_12b_omni_math as paper

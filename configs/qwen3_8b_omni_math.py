@@ -8,8 +8,8 @@ Whether Qwen3 thought in the paper's runs is not published: here it does not. To
 later turns as its template does: --config.dialogue.enable_thinking=True --config.dialogue.thinking=strip, and more room
 (dialogue.max_turn_tokens).
 
-Not run: no TPU was at hand. The plan for v6e:8x8 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 15.13 of 31.25
-GiB a chip while sampling, 12.46 in the gradient; a step of mt_rl is at most 1.51e17 FLOP, 6.43 s at 40% MFU, after a
+Not run: no TPU was at hand. The plan for v6e:8x8 (64 chips; jax 0.10.2, libtpu 0.0.42.1): fits; peak 22.32 of 31.25
+GiB a chip while sampling, 16.28 in the gradient; a step of mt_rl is at most 1.51e17 FLOP, 6.43 s at 40% MFU, after a
 rollout of at least 81.9 s if every turn takes all its tokens.
 """
 
@@ -22,5 +22,4 @@ def get_config(arm="mt_rl"):
   config.model.name = "qwen3_8b"
   paper.set_up(config, "omni_math", arm)
   config.mesh.model = 4
-  config.engine_rows = 64
   return config

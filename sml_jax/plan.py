@@ -209,7 +209,7 @@ class Work:
   def moments(self, programs: dict[str, Program]) -> list[Moment]:
     """What a device holds at each step of the run."""
     out, copy, caches, teacher = [], device_bytes(self.decode), device_bytes(self.rows), 0
-    if self.samples and self.config.dialogue.teacher == "model" and not run.writes_beside(self.config):
+    if self.samples and run.writes_apart(self.config):
       caches, teacher = caches + self._teacher_caches(), copy
     for t in self.training:
       out += t.moments(programs, teacher)

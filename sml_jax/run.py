@@ -177,8 +177,16 @@ def longest_dialogue(config: ConfigDict) -> int:
 def writes_beside(config: ConfigDict) -> bool:
   """Whether somebody writes with the student's weights, with or without its adapters: in rows of the same engine."""
   d = config.dialogue
-  frozen = "model" in (d.teacher, d.kinds) and not d.teacher_checkpoint and config.model.lora.rank > 0
-  return frozen or "student" in (d.teacher, d.questioner, d.kinds)
+  return (config.model.lora.rank > 0 and _frozen_writes(d)) or "student" in (d.teacher, d.questioner, d.kinds)
+
+
+def writes_apart(config: ConfigDict) -> bool:
+  """Whether the student's frozen copy writes with weights of its own, in an engine of its own."""
+  return config.model.lora.rank == 0 and _frozen_writes(config.dialogue)
+
+
+def _frozen_writes(dialogue: ConfigDict) -> bool:
+  return "model" in (dialogue.teacher, dialogue.kinds) and not dialogue.teacher_checkpoint
 
 
 def writer_room(config: ConfigDict, renderer: Renderer) -> Room:

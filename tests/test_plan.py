@@ -204,6 +204,8 @@ def test_a_frozen_teacher_and_a_reference_are_more_copies():
   assert whole["mt_rl update"]["frozen teacher"] == COPY and whole["mt_rl update"]["reference policy"] == 4 * COUNT
   more = 2 * 2 * 8 * 2 * 768 * 128 * 2 + (8 + 4) * 256 * 2
   assert whole["sample"]["caches"] == CACHES + more
+  asked = moments_of(work_of(**changes, **{"dialogue.questioner": "student"}))  # who writes in the student's engine
+  assert asked["sample"]["frozen teacher"] == COPY and asked["sample"]["caches"] == 2 * more - 4 * 256 * 2 + more
   # Below an adapter the weights of student, teacher and reference are the same, and the two write in one batch.
   adapted = moments_of(work_of(**changes, **{"model.lora.rank": 8}))
   adapter = 4 * 2 * 8 * (2 * (256 + 512) + 2 * (256 + 256) + 3 * (256 + 512))
